@@ -1,0 +1,60 @@
+/** Images on disk: one folder per image below `images/` of the data directory, with a manifest beside the files. */
+
+export interface ImageFile {
+  /** File name inside the image's folder. */
+  readonly name: string;
+  readonly bytes: number;
+  /** Hex SHA-256 of the file as served. */
+  readonly sha256: string;
+}
+
+/** A system that gets written to a disk. */
+export interface OsImageManifest {
+  readonly schema: 1;
+  readonly kind: 'os';
+  readonly name: string;
+  readonly distribution: string;
+  readonly release: string;
+  readonly arch: 'amd64';
+  readonly createdMs: number;
+  /** Hash over everything that goes into the build; the same inputs are not built again. */
+  readonly inputHash: string;
+  /**
+   * Whole disk, zstd-compressed raw: GPT with BIOS boot (14), ESP (15, label UEFI), root (1, ext4, label as below).
+   * Boots by BIOS and by UEFI. Written as it is when the layout is plain; null for imported root archives.
+   */
+  readonly disk:
+    | (ImageFile & { readonly rawBytes: number; readonly rootPartition: number; readonly espPartition: number | null })
+    | null;
+  /** The root file system as tar.zst, for LVM and mdraid layouts; null for imported disk images. */
+  readonly root: ImageFile | null;
+  readonly rootLabel: string;
+  /** Name of the default user that cloud-init or we create. */
+  readonly kernel: string | null;
+}
+
+/** A system that runs from memory: kernel and one initrd that holds everything. */
+export interface RamImageManifest {
+  readonly schema: 1;
+  readonly kind: 'ram';
+  readonly name: string;
+  readonly distribution: string;
+  readonly release: string;
+  readonly arch: 'amd64';
+  readonly createdMs: number;
+  readonly inputHash: string;
+  readonly kernel: ImageFile;
+  readonly initrd: ImageFile;
+  readonly kernelVersion: string;
+  readonly minMemoryMiB: number;
+}
+
+export type ImageManifest = OsImageManifest | RamImageManifest;
+
+export interface ImageStore {
+  list(): Promise<ImageManifest[]>;
+  /** Throws ProblemError image-missing. */
+  get(name: string): Promise<ImageManifest>;
+  /** Absolute path of a file of the image; only names in the manifest are known. */
+  path(name: string, file: string): Promise<string>;
+}

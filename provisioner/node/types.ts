@@ -1,0 +1,67 @@
+/** A node in memory: intent (`spec`) and observation (`status`) apart. */
+import type { Problem } from '../core/problem.js';
+import type { Inventory } from '../inventory/types.js';
+import type { Bmc, InstallConfig } from '../site/schema.js';
+import type { NodeState } from './lifecycle.js';
+
+/** What the operator said. */
+export interface NodeSpec {
+  /** Reserved address. */
+  address: string | null;
+  bmc: Bmc | null;
+  roles: string[];
+  install: Partial<InstallConfig>;
+  /** Disks with foreign data may be overwritten by the next install (`--wipe`); spent by it. */
+  wipe: boolean;
+}
+
+/** One life of the RAM environment on the node, from its call home to its end. */
+export interface RamSession {
+  /** The kernel's boot_id; another value means that the node was restarted. */
+  bootId: string;
+  address: string;
+  /** The host key that the node made and handed over with its token: `ssh-ed25519 AAAA…`. */
+  hostKey: string;
+  startedMs: number;
+  firmware: 'bios' | 'uefi';
+}
+
+/** What was seen. */
+export interface NodeStatus {
+  inventory: Inventory | null;
+  inventoryMs: number | null;
+  ram: RamSession | null;
+  /** The installed system. */
+  os: { address: string; hostKey: string; login: string; image: string; installedMs: number } | null;
+  power: { state: 'on' | 'off' | 'unknown'; seenMs: number } | null;
+  lastSeenMs: number | null;
+  /** The run that the present working state drives. */
+  runId: string | null;
+  /** How often the present working state was started over. */
+  attempt: number;
+  /** Newest milestone of the boot script or of the installer. */
+  milestone: { name: string; atMs: number } | null;
+  /** Where a rescue returns to. */
+  rescueFrom: NodeState | null;
+  platform: 'bios' | 'uefi' | null;
+  warnings: string[];
+}
+
+export interface Node {
+  readonly id: string;
+  readonly name: string;
+  readonly source: 'site' | 'api' | 'dhcp' | 'adopt';
+  readonly uuid: string | null;
+  readonly serial: string | null;
+  readonly macs: readonly string[];
+  readonly state: NodeState;
+  readonly stateSinceMs: number;
+  readonly deadlineMs: number | null;
+  readonly waitingFor: string | null;
+  readonly failure: Problem | null;
+  /** Why it is in maintenance, or null. */
+  readonly maintenance: string | null;
+  readonly spec: NodeSpec;
+  readonly status: NodeStatus;
+  readonly createdMs: number;
+}

@@ -1,0 +1,34 @@
+import { defineConfig } from 'vitest/config';
+
+const common = { environment: 'node' as const, testTimeout: 20_000, hookTimeout: 30_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      // Pure decisions and loopback sockets; needs no root, no packages beyond npm's.
+      { test: { ...common, name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      // Real DHCP clients, real firmware, real installs in network namespaces; needs root and `.ci/setup.sh lab`.
+      {
+        test: {
+          ...common,
+          name: 'spine',
+          include: ['test/spine/**/*.test.ts'],
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          fileParallelism: false,
+        },
+      },
+      // What takes longer than CI's budget: layouts, plug pulls at every stage, both firmwares.
+      {
+        test: {
+          ...common,
+          name: 'long',
+          include: ['test/long/**/*.test.ts'],
+          testTimeout: 3_600_000,
+          hookTimeout: 3_600_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
