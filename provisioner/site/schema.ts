@@ -1,67 +1,106 @@
 /**
  * The schema of `site.yaml`, version 1. Every field has a reason (`description`), a default where one makes sense, and
  * an example. JSON Schema, so that the same text checks the file, documents it and draws forms.
+ *
+ * Two words stand beside JSON Schema's own: `expects` ends the sentence "expected …" where a pattern would tell a person
+ * nothing, and `examples[0]` is what that sentence and the documentation show.
  */
-import { type Static, Type } from 'typebox';
+import { type Static, type TObject, type TProperties, Type } from 'typebox';
 
-const Ipv4 = Type.String({ format: 'ipv4', examples: ['10.99.0.1'] });
-const Cidr = Type.String({ format: 'ipv4-cidr', examples: ['10.99.0.0/24'] });
-const Mac = Type.String({ format: 'mac', examples: ['52:54:00:99:00:01'] });
-const HostName = Type.String({
-  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
-  examples: ['n07'],
-  description: 'One label of a host name (RFC 1123), lower case.',
+const ipv4 = (description: string, example = '10.99.0.1') =>
+  Type.String({ format: 'ipv4', examples: [example], description });
+const subnet = (description: string, example = '10.99.0.0/24') =>
+  Type.String({ format: 'ipv4-cidr', examples: [example], description });
+const mac = (description: string, example = '52:54:00:99:00:01') =>
+  Type.String({ format: 'mac', examples: [example], description });
+const hostName = (description: string, example = 'n07') =>
+  Type.String({
+    pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+    expects: 'one label of a host name in lower case (letters, digits, inner hyphens; at most 63)',
+    examples: [example],
+    description,
+  });
+const text = (description: string, example: string, maxLength = 256) =>
+  Type.String({ minLength: 1, maxLength, examples: [example], description });
+const sshKey = Type.String({
+  pattern: '^(ssh-(ed25519|rsa)|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+={0,3}( .*)?$',
+  maxLength: 8192,
+  expects: 'an SSH public key on one line',
+  examples: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0nyfWSbe16+1ZF6fCFD97bSdvYbCjVtcFRoMUqpb40 ops@example'],
+  description: 'An SSH public key, as in authorized_keys (without options).',
 });
-const SecretRef = Type.String({
-  pattern: '^(file|env|secret):.+$',
-  examples: ['file:/etc/halligan/bmc-password', 'env:BMC_PASSWORD', 'secret:bmc/n07'],
-  description: 'Where the secret is; never the secret itself, so that the file can be shared and versioned.',
-});
-const object = <P extends Parameters<typeof Type.Object>[0]>(properties: P, description: string) =>
+const secretRef = (description: string, example: string) =>
+  Type.String({
+    pattern: '^(file:/|env:[A-Za-z_]|secret:[A-Za-z0-9]).*$',
+    maxLength: 1024,
+    expects: 'a reference to a secret (file:/PATH, env:NAME or secret:NAME), never the secret itself',
+    examples: [example],
+    description,
+  });
+const userData = (description: string) =>
+  Type.String({
+    pattern: '^#cloud-config\\s*\\n',
+    maxLength: 65_536,
+    expects: 'cloud-init user-data whose first line is #cloud-config',
+    examples: ['#cloud-config\npackages: [tmux]\n'],
+    description,
+  });
+const oneOf = <const T extends string[]>(values: readonly [...T], options: Record<string, unknown>) =>
+  Type.Enum([...values] as [...T], options);
+const object = <P extends TProperties>(properties: P, description: string): TObject<P> =>
   Type.Object(properties, { additionalProperties: false, description });
+/** A group that may be left out: its fields then have their defaults. */
+const group = <P extends TProperties>(properties: P, description: string): TObject<P> =>
+  Type.Object(properties, { additionalProperties: false, description, default: {} });
 
 export const NetworkSchema = object(
   {
-    name: HostName,
-    cidr: Type.String({
-      format: 'ipv4-cidr',
-      examples: ['10.99.0.0/24'],
-      description: 'The subnet that nodes boot from.',
-    }),
+    name: hostName('Name of the network, for messages and for `halligan lease list`.', 'boot'),
+    cidr: subnet('The subnet that nodes boot from.'),
     interface: Type.Optional(
       Type.String({
         pattern: '^[^/\\s]{1,15}$',
+        expects: 'the name of a network interface (at most 15 characters)',
         examples: ['br0'],
         description:
           'The interface of this server on the subnet. Leave it out for a subnet that only a DHCP relay reaches.',
       }),
     ),
     server_address: Type.Optional(
-      Type.String({
-        format: 'ipv4',
-        description: 'Our address that nodes use; the first one of the interface inside cidr by default.',
-      }),
+      ipv4(
+        'Our address that nodes use. The first address of the interface inside `cidr` when left out; must be given for a subnet without `interface`.',
+      ),
     ),
-    pool: Type.Object(
-      { from: Ipv4, to: Ipv4 },
+    pool: object(
       {
-        additionalProperties: false,
-        description: 'Addresses for unknown machines; keep it small and apart from reservations.',
+        from: ipv4('First address of the pool.', '10.99.0.200'),
+        to: ipv4('Last address of the pool, itself included.', '10.99.0.239'),
       },
+      'Addresses for machines that nobody named yet; keep it small and apart from the addresses of nodes.',
     ),
-    gateway: Type.Optional(Type.String({ format: 'ipv4', description: 'Default router handed to nodes (option 3).' })),
-    dns: Type.Array(Ipv4, {
+    gateway: Type.Optional(ipv4('Default router handed to nodes (DHCP option 3); none when left out.', '10.99.0.254')),
+    dns: Type.Array(ipv4('A resolver.', '10.99.0.53'), {
+      maxItems: 8,
       default: [],
-      description: 'Resolvers handed to nodes (option 6); our own forwarding DNS when empty.',
+      examples: [['10.99.0.53']],
+      description: 'Resolvers handed to nodes (DHCP option 6); our own forwarding DNS when empty.',
     }),
-    ntp: Type.Array(Ipv4, {
+    ntp: Type.Array(ipv4('A time server.', '10.99.0.123'), {
+      maxItems: 8,
       default: [],
-      description: 'Time servers handed to nodes (option 42); `ntp` of the site when empty.',
+      examples: [['10.99.0.123']],
+      description: 'Time servers handed to nodes (DHCP option 42); `ntp` of the site when empty.',
     }),
-    routes: Type.Array(object({ to: Cidr, via: Ipv4 }, 'A static route (option 121, RFC 3442).'), {
-      default: [],
-      description: 'More routes for nodes.',
-    }),
+    routes: Type.Array(
+      object(
+        {
+          to: subnet('Where the route leads.', '10.98.0.0/16'),
+          via: ipv4('The router, inside the subnet.', '10.99.0.253'),
+        },
+        'A static route (DHCP option 121, RFC 3442).',
+      ),
+      { maxItems: 32, default: [], description: 'More routes for nodes.' },
+    ),
     lease_seconds: Type.Integer({
       minimum: 60,
       maximum: 604_800,
@@ -74,9 +113,12 @@ export const NetworkSchema = object(
       default: 86_400,
       description: 'Lease time of known nodes, whose address is reserved anyway.',
     }),
-    relays: Type.Array(Ipv4, {
+    relays: Type.Array(ipv4('Address of a relay.', '10.99.0.254'), {
+      maxItems: 64,
       default: [],
-      description: 'Addresses (giaddr) of the relays that may ask for this subnet; any address inside cidr when empty.',
+      examples: [['10.99.0.254']],
+      description:
+        'Addresses (giaddr) of the relays that may ask for this subnet; any address inside `cidr` when empty.',
     }),
     router_advertisements: Type.Boolean({
       default: true,
@@ -88,27 +130,37 @@ export const NetworkSchema = object(
 
 export const BmcSchema = object(
   {
-    driver: Type.Union([Type.Literal('ipmi'), Type.Literal('redfish'), Type.Literal('manual')], {
-      description: 'How the machine is switched: IPMI over LAN, Redfish, or by hand.',
+    driver: oneOf(['ipmi', 'redfish', 'manual'], {
+      examples: ['ipmi'],
+      description: 'How the machine is switched: IPMI over LAN, Redfish, or by a person.',
     }),
     address: Type.Optional(
-      Type.String({
-        examples: ['10.98.0.7', '10.98.0.7:623', 'https://10.98.0.7'],
-        description: 'Where the BMC answers: host[:port] for ipmi, a URL for redfish.',
-      }),
+      text(
+        'Where the BMC answers: host[:port] for ipmi, a URL for redfish. Needed unless the driver is manual.',
+        '10.98.0.7',
+      ),
     ),
-    user: Type.Optional(Type.String({ maxLength: 64, description: 'Account on the BMC.' })),
-    password: Type.Optional(SecretRef),
+    user: Type.Optional(text('Account on the BMC.', 'halligan', 64)),
+    password: Type.Optional(
+      secretRef(
+        'Where the password of the account is; the file can then be shared and versioned.',
+        'file:/etc/halligan/bmc-password',
+      ),
+    ),
     cipher_suite: Type.Integer({
       minimum: 0,
       maximum: 17,
       default: 3,
       description: 'IPMI cipher suite; 17 where the BMC has it.',
     }),
-    system: Type.Optional(Type.String({ description: 'Redfish system URI when the BMC manages several.' })),
+    system: Type.Optional(
+      text('Redfish system URI, when the BMC manages several.', '/redfish/v1/Systems/System.Embedded.1'),
+    ),
     tls_fingerprint: Type.Optional(
       Type.String({
         pattern: '^sha256:[0-9a-fA-F]{64}$',
+        expects: 'sha256: and 64 hexadecimal digits',
+        examples: ['sha256:5f2b9f3d5b0c1a4e8d7c6b5a493827160f1e2d3c4b5a69788796a5b4c3d2e1f0'],
         description: 'Pinned certificate of a Redfish service; without it the certificate must verify.',
       }),
     ),
@@ -118,49 +170,61 @@ export const BmcSchema = object(
 
 export const DiskHintsSchema = object(
   {
-    name: Type.Optional(
-      Type.String({ examples: ['/dev/nvme0n1'], description: 'Kernel name; prefer serial or wwn, names move.' }),
-    ),
-    serial: Type.Optional(Type.String({ description: 'Serial number of the disk.' })),
-    wwn: Type.Optional(Type.String({ description: 'World wide name of the disk.' })),
-    type: Type.Optional(Type.Union([Type.Literal('nvme'), Type.Literal('ssd'), Type.Literal('hdd')])),
-    min_gb: Type.Optional(Type.Number({ minimum: 0, description: 'Least size, in 10^9 bytes.' })),
-    max_gb: Type.Optional(Type.Number({ minimum: 0, description: 'Largest size, in 10^9 bytes.' })),
+    name: Type.Optional(text('Kernel name; prefer serial or wwn, names move between boots.', '/dev/nvme0n1')),
+    serial: Type.Optional(text('Serial number of the disk.', 'S4EVNF0M123456')),
+    wwn: Type.Optional(text('World wide name of the disk.', '0x5002538e40b0c1d2')),
+    type: Type.Optional(oneOf(['nvme', 'ssd', 'hdd'], { examples: ['ssd'], description: 'Kind of disk.' })),
+    min_gb: Type.Optional(Type.Number({ minimum: 0, examples: [200], description: 'Least size, in 10^9 bytes.' })),
+    max_gb: Type.Optional(Type.Number({ minimum: 0, examples: [2000], description: 'Largest size, in 10^9 bytes.' })),
   },
-  'Which disk gets the system; the smallest that fits, the first by path among equals.',
+  'Which disk gets the system: the smallest that fits all hints, the first by path among equals.',
 );
 
 export const DiskLayoutSchema = object(
   {
-    kind: Type.Union([Type.Literal('plain'), Type.Literal('lvm'), Type.Literal('mdraid')], {
+    kind: oneOf(['plain', 'lvm', 'mdraid'], {
       default: 'plain',
       description: 'plain: one root partition. lvm: root as a logical volume. mdraid: root mirrored over two disks.',
     }),
     root_gb: Type.Optional(
-      Type.Number({ minimum: 3, description: 'Size of the root volume (lvm); the whole disk by default.' }),
+      Type.Number({
+        minimum: 3,
+        examples: [40],
+        description: 'Size of the root volume in 10^9 bytes (lvm only); the whole disk when left out.',
+      }),
     ),
     disks: Type.Array(DiskHintsSchema, {
+      minItems: 1,
+      maxItems: 2,
       default: [{}],
-      description: 'One entry per disk that is used; mdraid needs two.',
+      examples: [[{ serial: 'S4EVNF0M123456' }]],
+      description: 'One entry per disk that is used; mdraid has two, of which each may be empty (`{}`).',
     }),
   },
-  'How the disks are laid out.',
+  'How the disks are laid out; plain on the smallest disk when left out.',
 );
 
 export const InterfaceSchema = object(
   {
     name: Type.String({
       pattern: '^[a-zA-Z0-9_.-]{1,15}$',
-      examples: ['mgmt0', 'bond0'],
+      expects: 'the name of a network interface (at most 15 letters, digits, dots, hyphens)',
+      examples: ['mgmt0'],
       description: 'Name in the installed system.',
     }),
-    mac: Type.Optional(Mac),
+    mac: Type.Optional(mac('The NIC that gets this name. Exactly one of `mac`, `bond` and `vlan` is given.')),
     bond: Type.Optional(
       object(
         {
-          macs: Type.Array(Mac, { minItems: 1, description: 'The NICs of the bond.' }),
-          mode: Type.Union([Type.Literal('active-backup'), Type.Literal('802.3ad'), Type.Literal('balance-xor')], {
+          macs: Type.Array(mac('A NIC.'), {
+            minItems: 1,
+            maxItems: 8,
+            examples: [['52:54:00:99:00:01', '52:54:00:99:00:02']],
+            description: 'The NICs of the bond.',
+          }),
+          mode: oneOf(['active-backup', '802.3ad', 'balance-xor'], {
             default: 'active-backup',
+            description: 'Mode of the bond; 802.3ad needs the switch to speak LACP.',
           }),
         },
         'Several NICs as one.',
@@ -169,59 +233,89 @@ export const InterfaceSchema = object(
     vlan: Type.Optional(
       object(
         {
-          id: Type.Integer({ minimum: 1, maximum: 4094 }),
-          link: Type.String({ description: 'The interface it runs on.' }),
+          id: Type.Integer({ minimum: 1, maximum: 4094, examples: [100], description: 'VLAN tag.' }),
+          link: text('Name of the interface it runs on, from this same list.', 'bond0', 15),
         },
         'A tagged VLAN.',
       ),
     ),
     dhcp: Type.Boolean({ default: false, description: 'Ask for an address by DHCP.' }),
-    addresses: Type.Array(Type.String({ format: 'ipv4-cidr', examples: ['10.98.0.7/24'] }), {
+    addresses: Type.Array(
+      Type.String({
+        format: 'ipv4-host-cidr',
+        examples: ['10.98.0.7/24'],
+        description: 'An address with its prefix length.',
+      }),
+      { maxItems: 16, default: [], examples: [['10.98.0.7/24']], description: 'Static addresses.' },
+    ),
+    gateway: Type.Optional(
+      ipv4('Default router, reached through this interface; at most one per node.', '10.98.0.254'),
+    ),
+    dns: Type.Array(ipv4('A resolver.', '10.98.0.53'), {
+      maxItems: 8,
       default: [],
-      description: 'Static addresses.',
+      examples: [['10.98.0.53']],
+      description: 'Resolvers, where DHCP does not name them.',
     }),
-    gateway: Type.Optional(Ipv4),
-    dns: Type.Array(Ipv4, { default: [] }),
-    mtu: Type.Optional(Type.Integer({ minimum: 576, maximum: 9216 })),
+    mtu: Type.Optional(
+      Type.Integer({ minimum: 576, maximum: 9216, examples: [9000], description: 'MTU; the driver’s when left out.' }),
+    ),
   },
   'An interface of the installed system.',
 );
 
 export const InstallSchema = object(
   {
-    image: Type.Optional(
-      Type.String({ examples: ['debian-12'], description: 'Image to install; `images.default` when left out.' }),
-    ),
+    image: Type.Optional(text('Image to install; `images.default` when left out.', 'debian-12', 64)),
     disk_layout: Type.Optional(DiskLayoutSchema),
     interfaces: Type.Array(InterfaceSchema, {
+      maxItems: 64,
       default: [],
       description: 'Network of the installed system; DHCP on the boot NIC when empty.',
     }),
-    ssh_keys: Type.Array(Type.String({ pattern: '^(ssh-|ecdsa-|sk-)' }), {
+    ssh_keys: Type.Array(sshKey, {
+      maxItems: 64,
       default: [],
-      description: 'More public keys for the login user.',
+      description: 'More public keys for the login user of this node.',
     }),
-    user_data: Type.Optional(
-      Type.String({ description: 'Own cloud-init user-data (#cloud-config), merged after ours.' }),
-    ),
+    user_data: Type.Optional(userData('Own cloud-init user-data of this node, merged after ours and the site’s.')),
   },
-  'What gets installed.',
+  'What gets installed; the site’s defaults when left out.',
 );
 
 export const NodeSchema = object(
   {
-    name: HostName,
-    macs: Type.Array(Mac, { default: [], description: 'NICs of the node; one is enough to recognise it.' }),
-    uuid: Type.Optional(Type.String({ format: 'uuid', description: 'SMBIOS UUID.' })),
-    serial: Type.Optional(Type.String({ description: 'Serial number of the machine.' })),
-    address: Type.Optional(
-      Type.String({ format: 'ipv4', description: 'Reserved address, outside the pool; chosen by us when left out.' }),
-    ),
-    bmc: Type.Optional(BmcSchema),
-    roles: Type.Array(Type.String(), {
+    name: hostName('Name of the node, and its host name once installed.'),
+    macs: Type.Array(mac('MAC address of a NIC.'), {
+      maxItems: 64,
       default: [],
-      description: 'Roles: controller, compute, volume, network, storage.',
+      examples: [['52:54:00:99:00:01']],
+      description: 'NICs of the node; one is enough to recognise it.',
     }),
+    uuid: Type.Optional(
+      Type.String({
+        format: 'uuid',
+        examples: ['4c4c4544-0042-3510-8054-b4c04f564e31'],
+        description: 'SMBIOS UUID, to recognise the node by.',
+      }),
+    ),
+    serial: Type.Optional(text('Serial number of the machine, to recognise it by.', 'B5TVN1J')),
+    address: Type.Optional(ipv4('Reserved address, outside the pool; chosen by us when left out.', '10.99.0.7')),
+    bmc: Type.Optional(BmcSchema),
+    roles: Type.Array(
+      Type.String({
+        pattern: '^[a-z][a-z0-9-]{0,62}$',
+        expects: 'the name of a role',
+        examples: ['compute'],
+        description: 'A role.',
+      }),
+      {
+        maxItems: 32,
+        default: [],
+        examples: [['compute']],
+        description: 'Roles: controller, compute, volume, network, storage, monitoring.',
+      },
+    ),
     install: Type.Optional(InstallSchema),
   },
   'A machine that the site names.',
@@ -229,22 +323,37 @@ export const NodeSchema = object(
 
 export const SiteSchema = object(
   {
-    version: Type.Literal(1, { description: 'Version of this file format.' }),
-    name: HostName,
+    version: Type.Literal(1, { examples: [1], description: 'Version of this file format.' }),
+    name: hostName('Name of the site; disks that we own carry it.', 'dc1'),
     domain: Type.String({
-      pattern: '^[a-z0-9.-]+$',
+      pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$',
+      maxLength: 190,
+      expects: 'a DNS domain in lower case',
       default: 'halligan.internal',
+      examples: ['dc1.example.net'],
       description: 'DNS domain of the nodes.',
     }),
-    data_dir: Type.String({ default: '/var/lib/halligan', description: 'Database, keys and images.' }),
+    data_dir: Type.String({
+      pattern: '^/[^\\0]*$',
+      expects: 'an absolute path',
+      default: '/var/lib/halligan',
+      description: 'Folder of the database, the keys and the images.',
+    }),
     socket: Type.Optional(
-      Type.String({ description: 'Unix socket of the API, for root only; `halligan.sock` in data_dir by default.' }),
+      Type.String({
+        pattern: '^/[^\\0]*$',
+        maxLength: 107,
+        expects: 'an absolute path of at most 107 characters',
+        examples: ['/run/halligan/halligan.sock'],
+        description: 'Unix socket of the API, for root only; `halligan.sock` in `data_dir` when left out.',
+      }),
     ),
-    api: object(
+    api: group(
       {
         listen: Type.String({
+          format: 'loopback',
           default: '127.0.0.1',
-          description: 'Loopback only; another address needs TLS, which this version does not have.',
+          description: 'Loopback only: any other address needs TLS and accounts, which this version does not have.',
         }),
         port: Type.Integer({
           minimum: 0,
@@ -255,7 +364,7 @@ export const SiteSchema = object(
       },
       'The operators’ side.',
     ),
-    boot: object(
+    boot: group(
       {
         http_port: Type.Integer({
           minimum: 1,
@@ -263,36 +372,62 @@ export const SiteSchema = object(
           default: 7481,
           description: 'HTTP for booting nodes; serves no API.',
         }),
-        tftp_port: Type.Integer({ minimum: 1, maximum: 65_535, default: 69 }),
-        dhcp_port: Type.Integer({ minimum: 1, maximum: 65_535, default: 67 }),
+        tftp_port: Type.Integer({
+          minimum: 1,
+          maximum: 65_535,
+          default: 69,
+          description: 'TFTP for boot loaders. Firmware asks on 69; another port is for tests.',
+        }),
+        dhcp_port: Type.Integer({
+          minimum: 1,
+          maximum: 65_535,
+          default: 67,
+          description: 'DHCP. Clients ask on 67; another port is for tests.',
+        }),
         console: Type.String({
+          pattern: '^[a-zA-Z0-9,]{1,64}$',
+          expects: 'a console as on a kernel command line',
           default: 'ttyS0,115200',
           description: 'Serial console of nodes, as the kernel takes it.',
         }),
         ram_image: Type.Optional(
-          Type.String({ description: 'RAM environment; `ram` or, where only that exists, `ram-cloud`.' }),
+          text('RAM environment of nodes; `ram` or, where only that exists, `ram-cloud` when left out.', 'ram', 64),
         ),
       },
       'The nodes’ side.',
     ),
-    dns: object(
+    dns: group(
       {
-        forward: Type.Array(Ipv4, {
+        forward: Type.Array(ipv4('A resolver.', '192.0.2.53'), {
+          maxItems: 8,
           default: [],
-          description: 'Resolvers that our DNS asks for names that are not nodes.',
+          examples: [['192.0.2.53']],
+          description: 'Resolvers that our DNS asks for names that are not nodes; only nodes resolve when empty.',
         }),
       },
       'Names for nodes.',
     ),
-    ntp: Type.Array(Ipv4, { default: [], description: 'Time servers for nodes.' }),
-    networks: Type.Array(NetworkSchema, { minItems: 1, description: 'Subnets that nodes boot from.' }),
-    images: object(
-      { default: Type.String({ default: 'debian-12', description: 'Image of nodes that name none.' }) },
+    ntp: Type.Array(ipv4('A time server.', '192.0.2.123'), {
+      maxItems: 8,
+      default: [],
+      examples: [['192.0.2.123']],
+      description: 'Time servers for nodes, where a network names none.',
+    }),
+    networks: Type.Array(NetworkSchema, { minItems: 1, maxItems: 256, description: 'Subnets that nodes boot from.' }),
+    images: group(
+      {
+        default: Type.String({
+          minLength: 1,
+          maxLength: 64,
+          default: 'debian-12',
+          description: 'Image of nodes that name none.',
+        }),
+      },
       'What gets installed by default.',
     ),
-    discovery: object(
+    discovery: group(
       {
-        unknown: Type.Union([Type.Literal('inspect'), Type.Literal('ignore')], {
+        unknown: oneOf(['inspect', 'ignore'], {
           default: 'inspect',
           description:
             'inspect: an unknown machine that PXE-boots gets the RAM environment and is listed. ignore: it gets no boot file.',
@@ -300,27 +435,54 @@ export const SiteSchema = object(
       },
       'What happens to machines that nobody named.',
     ),
-    install: object(
+    install: group(
       {
-        login: HostName,
-        ssh_keys: Type.Array(Type.String({ pattern: '^(ssh-|ecdsa-|sk-)' }), {
+        login: Type.String({
+          pattern: '^[a-z_][a-z0-9_-]{0,30}$',
+          expects: 'a Linux user name in lower case',
+          default: 'halligan',
+          examples: ['ops'],
+          description: 'User that every installed system gets, with sudo and the SSH keys below.',
+        }),
+        ssh_keys: Type.Array(sshKey, {
+          maxItems: 64,
           default: [],
           description: 'The operators’ public keys, for every node.',
         }),
-        user_data: Type.Optional(Type.String({ description: 'cloud-init user-data for every node.' })),
+        user_data: Type.Optional(userData('Own cloud-init user-data for every node, merged after ours.')),
       },
       'What every installed system gets.',
     ),
-    deadlines: object(
+    deadlines: group(
       {
-        inspecting_seconds: Type.Integer({ minimum: 30, default: 1200 }),
-        installing_seconds: Type.Integer({ minimum: 60, default: 3600 }),
-        releasing_seconds: Type.Integer({ minimum: 30, default: 1800 }),
-        rescuing_seconds: Type.Integer({ minimum: 30, default: 1200 }),
+        inspecting_seconds: Type.Integer({
+          minimum: 30,
+          maximum: 86_400,
+          default: 1200,
+          description: 'From the order to inspect to the inventory.',
+        }),
+        installing_seconds: Type.Integer({
+          minimum: 60,
+          maximum: 86_400,
+          default: 3600,
+          description: 'From the order to install to the first boot’s call home.',
+        }),
+        releasing_seconds: Type.Integer({
+          minimum: 30,
+          maximum: 604_800,
+          default: 1800,
+          description: 'From the order to release to erased disks; raise it for full erasure of large disks.',
+        }),
+        rescuing_seconds: Type.Integer({
+          minimum: 30,
+          maximum: 86_400,
+          default: 1200,
+          description: 'From the order to rescue to a shell.',
+        }),
       },
       'How long each working state may last before the node is failed with a reason.',
     ),
-    limits: object(
+    limits: group(
       {
         ssh_sessions: Type.Integer({ minimum: 1, maximum: 256, default: 24, description: 'SSH connections at once.' }),
         installs: Type.Integer({ minimum: 1, maximum: 1000, default: 32, description: 'Nodes that install at once.' }),
@@ -328,6 +490,7 @@ export const SiteSchema = object(
       'Bounds of what runs at once.',
     ),
     nodes: Type.Array(NodeSchema, {
+      maxItems: 10_000,
       default: [],
       description: 'Machines that the site names. Others can be added by API and UI.',
     }),
