@@ -18,6 +18,13 @@ interface CatalogueEntry {
 
 /** Keep sorted by code; `docs/problems.md` is tested against this table, both ways. */
 export const PROBLEMS = {
+  aborted: {
+    summary: 'An operator aborted it',
+    hint: 'Order the action again when the reason for aborting is gone.',
+    retry: false,
+    http: 409,
+    exit: EXIT.failed,
+  },
   'adopt-refused': {
     summary: 'The host cannot be adopted',
     hint: 'The message names what is missing on the host. Mend it there, then run `halligan node adopt` again.',

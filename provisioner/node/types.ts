@@ -32,13 +32,27 @@ export interface NodeStatus {
   inventoryMs: number | null;
   ram: RamSession | null;
   /** The installed system. */
-  os: { address: string; hostKey: string; login: string; image: string; installedMs: number } | null;
+  os: {
+    address: string;
+    hostKey: string;
+    login: string;
+    image: string;
+    installedMs: number;
+    /** When it first called home; null while it has not. */
+    firstBootMs: number | null;
+  } | null;
   power: { state: 'on' | 'off' | 'unknown'; seenMs: number } | null;
   lastSeenMs: number | null;
   /** The run that the present working state drives. */
   runId: string | null;
   /** How often the present working state was started over. */
   attempt: number;
+  /** Reserved address that we chose, when the operator named none. */
+  address: string | null;
+  /** The disk carries a system that we wrote to its end: the node may boot from it. */
+  diskReady: boolean;
+  /** The last time that we ordered a boot from the network in the present working state. */
+  netboot: { orderedMs: number; count: number } | null;
   /** Newest milestone of the boot script or of the installer. */
   milestone: { name: string; atMs: number } | null;
   /** Where a rescue returns to. */

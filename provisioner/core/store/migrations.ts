@@ -32,7 +32,7 @@ const first: Migration = {
         attempt integer not null, epoch integer not null, state text not null, before_ms integer not null,
         after_ms integer, input_hash text not null, output text, primary key (run_id, step, attempt)) strict`,
       `create table token (hash text primary key, node_id text not null references node(id) on delete cascade,
-        purpose text not null, run_id text, expires_ms integer not null, used_ms integer) strict`,
+        purpose text not null, run_id text, expires_ms integer not null, used_ms integer, used_by text) strict`,
       'create table secret (name text primary key, sealed text not null, updated_ms integer not null) strict',
     ];
     for (const statement of statements) await sql.raw(statement).execute(db);

@@ -117,6 +117,8 @@ export interface TokenTable {
   run_id: string | null;
   expires_ms: number;
   used_ms: number | null;
+  /** boot_id of the machine that used it: the same boot may repeat a call whose answer was lost. */
+  used_by: string | null;
 }
 
 export interface SecretTable {

@@ -1,0 +1,175 @@
+/**
+ * installing: RAM environment → image on the disk → reboot → the installed system calls home and answers SSH.
+ *
+ * Each try that writes to the disk is one attempt, one journal step and one detached unit on the node. A restarted
+ * server re-attaches to the unit; a restarted node gets a new attempt, because its disk is half written.
+ */
+import { asProblem, ProblemError, problem } from '../../core/problem.js';
+import type { StateContext, StateHandler } from '../context.js';
+import { go, stay } from '../lifecycle.js';
+import { ensureRam, follow, keepPowered, osTarget, ramTarget } from '../ram.js';
+import type { ActionParams } from '../service.js';
+import type { Node, RamSession } from '../types.js';
+
+const MAX_ATTEMPTS = 3;
+const FIRST_BOOT_TOKEN_SECONDS = 2 * 3600;
+const REBOOT_SETTLE_MS = 15_000;
+
+interface Written {
+  hostKey: string;
+  image: string;
+  login: string;
+  address: string;
+}
+
+export const installing: StateHandler = async (node, context, signal) => {
+  const run = node.status.runId === null ? undefined : await context.journal.get(node.status.runId);
+  if (!run) throw new Error(`${node.name} is installing without a run`);
+  if (node.status.diskReady) return firstBoot(node, context, signal);
+
+  // A server that died between the end of the writing and its record finds the end in the journal: never write twice.
+  let written = (await context.journal.steps(run.id))
+    .filter(s => s.step === 'write' && s.state === 'after')
+    .map(s => s.output)
+    .find(isWritten);
+  if (!written) {
+    const answer = await ensureRam(node, context, signal);
+    if ('waitingFor' in answer) return stay(answer.waitingFor);
+    const outcome = await write(node, answer.ram, run.id, run.input as ActionParams, context, signal);
+    if (outcome === 'lost') return stay('the RAM environment again: the node was restarted while its disk was written');
+    written = outcome;
+  }
+  const { hostKey, login, image, address } = written;
+  const ready = await context.nodes.update(node.id, () => ({
+    spec: { wipe: false },
+    status: {
+      diskReady: true,
+      netboot: null,
+      os: { address, hostKey, login, image, installedMs: context.clock.nowMs(), firstBootMs: null },
+    },
+  }));
+  return firstBoot(ready, context, signal);
+};
+
+const isWritten = (output: unknown): output is Written =>
+  typeof output === 'object' && output !== null && 'hostKey' in output;
+
+/** One attempt to write the disk. 'lost': the node was restarted, try again. */
+async function write(
+  node: Node,
+  ram: RamSession,
+  runId: string,
+  params: ActionParams,
+  context: StateContext,
+  signal: AbortSignal,
+): Promise<Written | 'lost'> {
+  const { journal } = context;
+  const steps = (await journal.steps(runId)).filter(s => s.step === 'write');
+  // An attempt whose end was never recorded goes on; its unit, if the node still has it, is followed.
+  const attempt = steps.find(s => s.state === 'before')?.attempt ?? steps.length + 1;
+  if (attempt > MAX_ATTEMPTS)
+    throw new ProblemError(
+      problem(
+        'install-failed',
+        `${node.name}: the node was restarted during each of ${MAX_ATTEMPTS} tries to write its disk.`,
+      ),
+    );
+  const unit = `halligan-${runId.slice(0, 8)}-write-${attempt}-${ram.bootId.slice(0, 8)}`;
+
+  const outcome = await journal.step(
+    runId,
+    'write',
+    attempt,
+    { params, attempt },
+    async (): Promise<Written | { lost: string }> => {
+      const token = await context.tokens.issue(node.id, 'first-boot', runId, FIRST_BOOT_TOKEN_SECONDS, unit);
+      const job = await context.jobs.install(node, params, token, context.bootUrl(ram.address));
+      await context.events.emit({
+        type: 'install.start',
+        nodeId: node.id,
+        message: `${node.name}: ${job.summary}`,
+        data: { unit },
+      });
+      let hostKey = '';
+      let stated = '';
+      const onLine = (line: string) => {
+        const read = context.jobs.read(line);
+        if (read.kind === 'result') hostKey = read.hostKey;
+        if (read.kind === 'problem') stated = read.message;
+        if (read.kind === 'stage') {
+          context.waiting(node.id, read.text).catch(() => {});
+          context.events
+            .emit({
+              type: 'install.stage',
+              nodeId: node.id,
+              message: `${node.name}: ${read.text}`,
+              data: { stage: read.name },
+            })
+            .catch(() => {});
+        }
+      };
+      const result = await follow(context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }));
+      if (result.kind === 'lost') return { lost: result.reason };
+      if (result.code !== 0 || hostKey === '')
+        throw new ProblemError(
+          problem(
+            'install-failed',
+            `${node.name}: ${stated || `the installer ended with code ${result.code}`}.`.replace(/\.\.$/, '.'),
+            {
+              detail: { unit, tail: result.tail },
+            },
+          ),
+        );
+      return { hostKey, image: job.image, login: job.login, address: ram.address };
+    },
+  );
+  if ('lost' in outcome) {
+    await context.events.emit({
+      type: 'install.lost',
+      severity: 'warn',
+      nodeId: node.id,
+      message: `${node.name}: ${outcome.lost}; attempt ${attempt} of ${MAX_ATTEMPTS} is void.`,
+    });
+    return 'lost';
+  }
+  return outcome;
+}
+
+async function reboot(node: Node, ram: RamSession, context: StateContext, signal: AbortSignal): Promise<void> {
+  try {
+    await context.executor.run(ramTarget(ram), 'sync; systemd-run --on-active=1 systemctl reboot -ff', {
+      timeoutMs: 20_000,
+      signal,
+    });
+  } catch (error) {
+    context.log.warn({ node: node.name, problem: asProblem(error) }, 'reboot by SSH failed, using the BMC');
+    if (await context.power.automatic(node.id)) await context.power.set(node.id, 'cycle');
+  }
+  await context.nodes.update(node.id, () => ({
+    status: { ram: null, power: { state: 'on', seenMs: context.clock.nowMs() + REBOOT_SETTLE_MS } },
+  }));
+}
+
+/** The disk is written: restart the node, once, and wait for the system on its disk. */
+async function firstBoot(node: Node, context: StateContext, signal: AbortSignal) {
+  const { os, milestone, ram } = node.status;
+  if (!os) throw new Error(`${node.name} has a written disk but no record of its system`);
+  if (os.firstBootMs === null) {
+    if (ram) {
+      await reboot(node, ram, context, signal);
+      return stay('its restart from its own disk');
+    }
+    const power = await keepPowered(node, context);
+    if (power === 'started') return stay('its start from its own disk; it was found switched off');
+    return stay(`the installed system to call home${milestone ? ` (last seen: ${milestone.name})` : ''}`);
+  }
+  try {
+    const result = await context.executor.run(osTarget(os), 'hostname', { timeoutMs: 20_000, signal });
+    await context.journal.end(node.status.runId!, 'done', { hostname: result.stdout.trim() });
+    return go('install-done', `${os.image} answers SSH at ${os.address} as ${result.stdout.trim()}.`);
+  } catch (error) {
+    const p = asProblem(error, 'ssh-failed');
+    if (p.code === 'host-key-mismatch') throw error;
+    return stay(`SSH of the installed system: ${p.message}`);
+  }
+}
