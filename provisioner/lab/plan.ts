@@ -1,0 +1,139 @@
+/** Pure: names, addresses and paths of a lab from what was asked for. */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { fail } from '../core/problem.js';
+import type { Lab, LabNode, LabNodeSpec, LabSpec } from './types.js';
+
+export const LAB_RUN_ROOT = '/run/halligan-lab';
+/** Environment variable that every process of a lab carries: leftovers are found by it. */
+export const LAB_MARK = 'HALLIGAN_LAB';
+export const BRIDGE = 'br0';
+export const SECOND_BRIDGE = 'br1';
+export const LAB_ADDRESS = '10.99.0.1';
+export const LAB_CIDR = '10.99.0.0/24';
+/** More machines than one computer can emulate; also what fits the address plan. */
+export const LAB_NODES_MAX = 64;
+
+const NAME = /^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$/;
+const HOST = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** A lab's name becomes part of paths and of a namespace's name. Throws ProblemError request-invalid. */
+export function checkLabName(name: string): string {
+  if (!NAME.test(name)) {
+    fail('request-invalid', `"${name}" is no name for a lab: at most 20 of a-z, 0-9 and inner dashes were expected.`);
+  }
+  return name;
+}
+
+export const netnsOf = (name: string) => `hal-${checkLabName(name)}`;
+export const runDirOf = (name: string) => join(LAB_RUN_ROOT, checkLabName(name));
+
+/** A UUID of version 8 (RFC 9562) that is the same for the same lab and node. */
+export function stableUuid(lab: string, node: string): string {
+  const h = createHash('sha256').update(`halligan-lab\0${lab}\0${node}`).digest();
+  h[6] = (h[6]! & 0x0f) | 0x80;
+  h[8] = (h[8]! & 0x3f) | 0x80;
+  const x = h.toString('hex');
+  return `${x.slice(0, 8)}-${x.slice(8, 12)}-${x.slice(12, 16)}-${x.slice(16, 20)}-${x.slice(20, 32)}`;
+}
+
+const octet = (n: number) => n.toString(16).padStart(2, '0');
+/** MAC of NIC `nic` (0 or 1) of node number `index`, in QEMU's locally used range. */
+export const macOf = (index: number, nic: number) => `52:54:00:${nic === 0 ? '99' : '98'}:00:${octet(index + 1)}`;
+
+function checkNumber(what: string, value: number, min: number, max: number): number {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    fail('request-invalid', `${what} is ${value}: a whole number from ${min} to ${max} was expected.`);
+  }
+  return value;
+}
+
+function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: string; runDir: string }): LabNode {
+  const of = (what: string) => `${what} of lab node "${spec.name}"`;
+  const dir = join(lab.dir, 'nodes', spec.name);
+  const runDir = join(lab.runDir, spec.name);
+  const driver = spec.bmc ?? 'ipmi';
+  const ip = `10.98.0.${11 + index}`;
+  const disks = spec.disks ?? [8];
+  if (disks.length > 8) fail('request-invalid', `${of('The list of disks')} has more than 8 entries.`);
+  if (spec.kcs && driver !== 'ipmi') fail('request-invalid', `${of('The in-band BMC (kcs)')} needs \`bmc: ipmi\`.`);
+  const id = createHash('sha256').update(`${lab.name}\0${spec.name}`).digest('hex').slice(0, 6).toUpperCase();
+  return {
+    name: spec.name,
+    firmware: spec.firmware ?? 'bios',
+    uuid: stableUuid(lab.name, spec.name),
+    serial: `HAL-${id}-${index + 1}`,
+    macs: Array.from({ length: checkNumber(of('`nics`'), spec.nics ?? 1, 1, 2) }, (_, nic) => macOf(index, nic)),
+    taps: Array.from({ length: spec.nics ?? 1 }, (_, nic) => `tap${index + 1}-${nic}`),
+    disks: disks.map((sizeGiB, n) => ({
+      path: join(dir, `disk${n}.qcow2`),
+      sizeGiB: checkNumber(of('A disk'), sizeGiB, 1, 2048),
+      // virtio-blk hands over at most 20 bytes of serial.
+      serial: `${id}D${n}`,
+    })),
+    memoryMiB: checkNumber(of('`memoryMiB`'), spec.memoryMiB ?? 1024, 256, 262_144),
+    cpus: checkNumber(of('`cpus`'), spec.cpus ?? 1, 1, 64),
+    bmc: { driver, ip, address: driver === 'ipmi' ? ip : `https://${ip}` },
+    kcs: spec.kcs ?? false,
+    solPort: 9100 + index,
+    dir,
+    runDir,
+    console: join(runDir, 'console.sock'),
+    consoleLog: join(dir, 'console.log'),
+  };
+}
+
+/**
+ * The lab as a value, without touching anything.
+ * Throws ProblemError request-invalid with the field and what was expected.
+ */
+export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: string }): Lab {
+  const name = checkLabName(spec.name);
+  const runDir = runDirOf(name);
+  if (spec.nodes.length < 1 || spec.nodes.length > LAB_NODES_MAX) {
+    fail('request-invalid', `A lab has 1 to ${LAB_NODES_MAX} nodes; ${spec.nodes.length} were asked for.`);
+  }
+  const seen = new Set<string>();
+  for (const node of spec.nodes) {
+    if (!HOST.test(node.name)) fail('request-invalid', `"${node.name}" is no host name (RFC 1123, lower case).`);
+    if (seen.has(node.name)) fail('request-invalid', `Two nodes of the lab are named "${node.name}".`);
+    seen.add(node.name);
+    // The longest path in there is HOST/console.sock; the kernel takes 107 bytes (unix(7)).
+    if (join(runDir, node.name, 'console.sock').length > 100) {
+      fail('request-invalid', `The node name "${node.name}" is too long for a socket's path.`);
+    }
+  }
+  const kind = spec.kind ?? 'qemu';
+  return {
+    version: 1,
+    name,
+    kind,
+    dir: spec.dir,
+    runDir,
+    netns: netnsOf(name),
+    bridge: BRIDGE,
+    address: LAB_ADDRESS,
+    cidr: LAB_CIDR,
+    accel: accel.accel,
+    accelReason: accel.reason,
+    dataDir: spec.dataDir ?? join(spec.dir, 'data'),
+    siteNodes: spec.siteNodes ?? true,
+    sshKeys: spec.sshKeys ?? [],
+    bmcUser: 'admin',
+    bmcPasswordFile: join(spec.dir, 'bmc-password'),
+    tlsFingerprint: null,
+    nodes: kind === 'qemu' ? spec.nodes.map((node, i) => planNode(node, i, { name, dir: spec.dir, runDir })) : [],
+    hosts:
+      kind === 'container'
+        ? spec.nodes.map((node, i) => ({
+            name: node.name,
+            address: `10.99.0.${150 + i}`,
+            mac: macOf(i, 0),
+            veth: `ve${i + 1}`,
+            hostKey: '',
+            dir: join(spec.dir, 'nodes', node.name),
+            root: join(spec.dir, 'nodes', node.name, 'root'),
+          }))
+        : [],
+  };
+}

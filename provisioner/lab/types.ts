@@ -1,0 +1,136 @@
+/** The virtual lab: a rack made of nothing on one Linux machine. */
+
+export type LabKind = 'qemu' | 'container';
+export type Firmware = 'bios' | 'uefi';
+
+export interface LabNodeSpec {
+  /** One label of a host name. */
+  readonly name: string;
+  readonly firmware?: Firmware;
+  /** Sizes of the empty disks, in GiB; one of 8 by default. */
+  readonly disks?: readonly number[];
+  readonly nics?: 1 | 2;
+  readonly memoryMiB?: number;
+  readonly cpus?: number;
+  readonly bmc?: 'ipmi' | 'redfish';
+  /** The machine sees its BMC in-band (KCS); ipmi only. Costs a few seconds of boot under emulation. */
+  readonly kcs?: boolean;
+}
+
+export interface LabSpec {
+  /** Folder of the lab's disks, logs and `site.yaml`. Made when missing. */
+  readonly dir: string;
+  /** Several labs live side by side by their names: `[a-z0-9-]`, at most 20 characters. */
+  readonly name: string;
+  readonly kind?: LabKind;
+  readonly nodes: readonly LabNodeSpec[];
+  /** `auto` uses KVM only when a probe boot proves it. */
+  readonly accel?: 'auto' | 'kvm' | 'tcg';
+  /** Folder of the server's database, keys and images in the written `site.yaml`; `data` in `dir` by default. */
+  readonly dataDir?: string;
+  /** Put the nodes with name and BMC into `site.yaml` (true), or leave them to be discovered (false). */
+  readonly siteNodes?: boolean;
+  /** Public keys for `install.ssh_keys` of `site.yaml`, and for root of container hosts. */
+  readonly sshKeys?: readonly string[];
+  /** Ready root file system of container hosts; built with mmdebstrap and cached when left out. */
+  readonly rootfs?: string;
+  /** Where built root file systems are cached. */
+  readonly cacheDir?: string;
+}
+
+export interface LabDisk {
+  readonly path: string;
+  readonly sizeGiB: number;
+  readonly serial: string;
+}
+
+export interface LabNode {
+  readonly name: string;
+  readonly firmware: Firmware;
+  readonly uuid: string;
+  readonly serial: string;
+  /** One per NIC: the first is on br0, the second on br1. */
+  readonly macs: readonly string[];
+  /** Interfaces of the namespace, one per NIC. */
+  readonly taps: readonly string[];
+  readonly disks: readonly LabDisk[];
+  readonly memoryMiB: number;
+  readonly cpus: number;
+  readonly bmc: { readonly driver: 'ipmi' | 'redfish'; readonly ip: string; readonly address: string };
+  readonly kcs: boolean;
+  /** TCP port on the namespace's loopback where `ipmi_sim` finds the serial line. */
+  readonly solPort: number;
+  /** Folder of disks, variables and logs. */
+  readonly dir: string;
+  /** Folder of sockets. */
+  readonly runDir: string;
+  /** Unix socket of the serial console; any number of clients. */
+  readonly console: string;
+  readonly consoleLog: string;
+}
+
+/** A systemd-nspawn host. */
+export interface LabHost {
+  readonly name: string;
+  readonly address: string;
+  readonly mac: string;
+  readonly veth: string;
+  /** `ssh-ed25519 AAAA…` */
+  readonly hostKey: string;
+  readonly dir: string;
+  readonly root: string;
+}
+
+/** What `labUp` made; stored as `lab.json`, holds no secrets. */
+export interface Lab {
+  readonly version: 1;
+  readonly name: string;
+  readonly kind: LabKind;
+  readonly dir: string;
+  /** Short folder for sockets and pid files: `/run/halligan-lab/NAME`. */
+  readonly runDir: string;
+  readonly netns: string;
+  readonly bridge: string;
+  /** The address on the bridge that the server uses. */
+  readonly address: string;
+  readonly cidr: string;
+  readonly accel: 'tcg' | 'kvm';
+  /** Why this acceleration. */
+  readonly accelReason: string;
+  readonly dataDir: string;
+  readonly siteNodes: boolean;
+  readonly sshKeys: readonly string[];
+  readonly bmcUser: string;
+  readonly bmcPasswordFile: string;
+  /** `sha256:…` of the Redfish services' certificate; null when no node has Redfish. */
+  readonly tlsFingerprint: string | null;
+  readonly nodes: readonly LabNode[];
+  readonly hosts: readonly LabHost[];
+}
+
+export interface BootOverride {
+  readonly target: 'none' | 'pxe' | 'hdd';
+  readonly once: boolean;
+}
+
+export interface LabNodeStatus {
+  readonly name: string;
+  readonly power: 'on' | 'off';
+  readonly pid: number | null;
+  readonly boot: BootOverride;
+  /** User and system seconds of QEMU, over all its lives. */
+  readonly cpuSeconds: number;
+  /** How often it was powered on. */
+  readonly lives: number;
+  /** Why the last life ended, e.g. `guest-shutdown`, `power off by BMC`, `exit 1: …`. */
+  readonly ended: string | null;
+}
+
+export interface LabStatus {
+  readonly name: string;
+  readonly running: boolean;
+  /** What is there of it, for a lab that does not run in order. */
+  readonly reason: string | null;
+  readonly lab: Lab | null;
+  readonly nodes: readonly LabNodeStatus[];
+}
