@@ -32,6 +32,13 @@ export const PROBLEMS = {
     http: 422,
     exit: EXIT.refused,
   },
+  'backup-invalid': {
+    summary: 'The backup cannot be read',
+    hint: 'Use another copy of the backup, or the right passphrase; nothing was changed.',
+    retry: false,
+    http: 422,
+    exit: EXIT.failed,
+  },
   'bmc-auth': {
     summary: 'The BMC refused the user name or password',
     hint: 'Correct the BMC credentials of the node; no further try is made with these, so that the account is not locked.',
@@ -79,6 +86,13 @@ export const PROBLEMS = {
     hint: 'Run it as root, or give the capability named in the message (docs/operations.md has a systemd unit).',
     retry: false,
     http: 500,
+    exit: EXIT.failed,
+  },
+  'command-failed': {
+    summary: 'A command failed on the node',
+    hint: 'The message has the command’s last words.',
+    retry: true,
+    http: 502,
     exit: EXIT.failed,
   },
   conflict: {
@@ -144,6 +158,13 @@ export const PROBLEMS = {
     http: 500,
     exit: EXIT.failed,
   },
+  'image-corrupt': {
+    summary: 'The image on disk is damaged',
+    hint: 'Delete the folder named in the message, then build or import the image again.',
+    retry: false,
+    http: 500,
+    exit: EXIT.failed,
+  },
   'image-missing': {
     summary: 'The image does not exist',
     hint: 'List images with `halligan image list`; build one with `halligan image build NAME`.',
@@ -186,6 +207,13 @@ export const PROBLEMS = {
     http: 400,
     exit: EXIT.failed,
   },
+  'keys-unusable': {
+    summary: 'A key of the server cannot be used',
+    hint: 'Restore the keys from a backup (`halligan restore`); a new key would lock the server out of its nodes and secrets.',
+    retry: false,
+    http: 500,
+    exit: EXIT.failed,
+  },
   'lab-failed': {
     summary: 'The virtual lab could not do that',
     hint: '`halligan lab down` removes everything that the lab left behind; then try again.',
@@ -214,6 +242,13 @@ export const PROBLEMS = {
     http: 409,
     exit: EXIT.refused,
   },
+  'output-limit': {
+    summary: 'A command on the node printed more than is accepted',
+    hint: 'The node may be broken or hostile; look at it by hand.',
+    retry: false,
+    http: 502,
+    exit: EXIT.failed,
+  },
   'port-in-use': {
     summary: 'A port is already in use',
     hint: 'Stop the program that holds it (`ss -lnup`, `ss -lntp`), or change the port in the site file.',
@@ -227,6 +262,41 @@ export const PROBLEMS = {
     retry: false,
     http: 400,
     exit: EXIT.usage,
+  },
+  'request-too-large': {
+    summary: 'The request is larger than allowed',
+    hint: 'A node that sends this is broken or hostile; the message has the limit.',
+    retry: false,
+    http: 413,
+    exit: EXIT.refused,
+  },
+  'route-unknown': {
+    summary: 'There is nothing at this address',
+    hint: 'The boot listener serves booting nodes only; the API is on its own address and on the socket.',
+    retry: false,
+    http: 404,
+    exit: EXIT.notFound,
+  },
+  'server-busy': {
+    summary: 'The server has as much to do as it can hold',
+    hint: 'It is tried again by itself; `limits` of the site file and docs/boot.md have the bounds.',
+    retry: true,
+    http: 503,
+    exit: EXIT.failed,
+  },
+  'restore-refused': {
+    summary: 'The backup was not restored',
+    hint: 'Restore into an empty data directory, or with --force if what is there may be replaced.',
+    retry: false,
+    http: 409,
+    exit: EXIT.refused,
+  },
+  'secret-missing': {
+    summary: 'A secret that the configuration refers to is not there',
+    hint: 'Put the secret where the message says, or correct the reference.',
+    retry: false,
+    http: 422,
+    exit: EXIT.failed,
   },
   'server-unreachable': {
     summary: 'The server does not answer',

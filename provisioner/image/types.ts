@@ -1,3 +1,5 @@
+import type { Problem } from '../core/problem.js';
+
 /** Images on disk: one folder per image below `images/` of the data directory, with a manifest beside the files. */
 
 export interface ImageFile {
@@ -26,10 +28,10 @@ export interface OsImageManifest {
   readonly disk:
     | (ImageFile & { readonly rawBytes: number; readonly rootPartition: number; readonly espPartition: number | null })
     | null;
-  /** The root file system as tar.zst, for LVM and mdraid layouts; null for imported disk images. */
+  /** The root file system as tar.zst, for LVM and mdraid layouts; null for imported disk images, which are not ours. */
   readonly root: ImageFile | null;
   readonly rootLabel: string;
-  /** Name of the default user that cloud-init or we create. */
+  /** Kernel release, e.g. 6.1.0-56-amd64; null for imported images. */
   readonly kernel: string | null;
 }
 
@@ -52,9 +54,18 @@ export interface RamImageManifest {
 export type ImageManifest = OsImageManifest | RamImageManifest;
 
 export interface ImageStore {
+  /** Every usable image, by name. */
   list(): Promise<ImageManifest[]>;
-  /** Throws ProblemError image-missing. */
+  /** A problem (image-corrupt) for every folder whose manifest or files cannot be used. */
+  broken(): Promise<Problem[]>;
+  /** Throws ProblemError image-missing, image-corrupt. */
   get(name: string): Promise<ImageManifest>;
   /** Absolute path of a file of the image; only names in the manifest are known. */
   path(name: string, file: string): Promise<string>;
+  /**
+   * Makes the files of `stagingDir` (same file system, named by the manifest) the image of that name, in one rename;
+   * an older one of that name is gone afterwards. Readers that opened a file of it keep it.
+   */
+  publish(manifest: ImageManifest, stagingDir: string): Promise<void>;
+  remove(name: string): Promise<void>;
 }
