@@ -55,14 +55,11 @@ export async function ensureRam(node: Node, context: StateContext, signal: Abort
   // It booted by itself (a person pressed the button, or the loss of power ended): let it come.
   const comingUp = now - seen < PATIENCE_MS && seen >= node.stateSinceMs;
   if (comingUp) {
-    const where =
-      node.status.milestone && node.status.milestone.atMs >= node.stateSinceMs
-        ? ` (last seen: ${node.status.milestone.name})`
-        : '';
-    if (!automatic || !ordered || now - ordered.orderedMs < POWER_SETTLE_MS)
-      return { waitingFor: `the RAM environment to call home${where}` };
-    if ((await powerIsOn(node, context, now)) !== false)
-      return { waitingFor: `the RAM environment to call home${where}` };
+    const { milestone } = node.status;
+    const where = milestone && milestone.atMs >= node.stateSinceMs ? ` (last seen: ${milestone.name})` : '';
+    const waiting = { waitingFor: `the RAM environment to call home${where}` };
+    if (!automatic || now - seen < POWER_SETTLE_MS) return waiting;
+    if ((await powerIsOn(node, context, now)) !== false) return waiting;
     context.log.warn({ node: node.name }, 'the node is off although it should be booting');
   }
 

@@ -1,0 +1,56 @@
+/** What the site file names, it owns: its nodes are made or updated at start, and its values cannot be changed elsewhere. */
+import type { Site, SiteNode } from '../site/schema.js';
+import { usableSerial, usableUuid } from './identity.js';
+import type { NodeRepository } from './repository.js';
+import type { Node, NodeSpec } from './types.js';
+
+const specOf = (entry: SiteNode): Partial<NodeSpec> => ({
+  address: entry.address ?? null,
+  bmc: entry.bmc ?? null,
+  roles: [...entry.roles],
+  install: entry.install ?? {},
+});
+
+/** The node that an entry of the site file means: same MAC, else same UUID, else same name. */
+export function nodeOfEntry(entry: SiteNode, nodes: readonly Node[]): Node | undefined {
+  const macs = entry.macs.map(m => m.toLowerCase());
+  return (
+    nodes.find(n => n.macs.some(m => macs.includes(m))) ??
+    nodes.find(
+      n => entry.uuid !== undefined && usableUuid(n.uuid) === usableUuid(entry.uuid) && usableUuid(n.uuid) !== null,
+    ) ??
+    nodes.find(
+      n =>
+        entry.serial !== undefined &&
+        usableSerial(n.serial) === usableSerial(entry.serial) &&
+        usableSerial(n.serial) !== null,
+    ) ??
+    nodes.find(n => n.name === entry.name)
+  );
+}
+
+/** Brings the nodes of the site file into the repository. Nodes that the file no longer names stay, as the operator's. */
+export async function syncSite(site: Site, nodes: NodeRepository): Promise<void> {
+  const named = new Set<string>();
+  for (const entry of site.nodes) {
+    const known = nodeOfEntry(entry, nodes.all());
+    if (!known) {
+      const made = await nodes.create({
+        name: entry.name,
+        source: 'site',
+        uuid: usableUuid(entry.uuid),
+        serial: usableSerial(entry.serial),
+        macs: entry.macs,
+        spec: specOf(entry),
+        reason: 'Named in the site file.',
+      });
+      named.add(made.id);
+      continue;
+    }
+    named.add(known.id);
+    for (const mac of entry.macs) await nodes.assignMac(known.id, mac);
+    await nodes.update(known.id, n => ({ name: entry.name, source: 'site', spec: { ...n.spec, ...specOf(entry) } }));
+  }
+  for (const node of nodes.all())
+    if (node.source === 'site' && !named.has(node.id)) await nodes.update(node.id, () => ({ source: 'api' }));
+}
