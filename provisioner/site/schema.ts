@@ -33,6 +33,7 @@ const secretRef = (description: string, example: string) =>
   Type.String({
     pattern: '^(file:/|env:[A-Za-z_]|secret:[A-Za-z0-9]).*$',
     maxLength: 1024,
+    writeOnly: true,
     expects: 'a reference to a secret (file:/PATH, env:NAME or secret:NAME), never the secret itself',
     examples: [example],
     description,

@@ -1,0 +1,324 @@
+/** What the schema cannot say: how the values of a site fit each other. Pure; works on a site that the schema accepted. */
+
+import { parseDocument } from 'yaml';
+import { type Fault, fieldName, found, nearest } from '../core/schema/explain.js';
+import { formatIpv4, hostRange, type Ipv4Cidr, inside, parseCidr, parseIpv4 } from '../core/schema/ipv4.js';
+import type { Bmc, InstallConfig, InterfaceConfig, Network, Site } from './schema.js';
+
+type Path = readonly (string | number)[];
+type Report = (path: Path, message: string) => void;
+
+interface Subnet {
+  readonly index: number;
+  readonly network: Network;
+  readonly cidr: Ipv4Cidr;
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * Finds everything that does not fit; an empty list is a good site.
+ * @param skip entries such as `networks/3` that the schema refused: they are not looked at
+ */
+export function checkSite(site: Site, skip: ReadonlySet<string> = new Set()): Fault[] {
+  const faults: Fault[] = [];
+  const report: Report = (path, message) => faults.push({ path, key: false, message });
+
+  if (site.api.port !== 0 && site.api.port === site.boot.http_port)
+    report(['boot', 'http_port'], `expected another port than api.port, found ${site.api.port} twice`);
+  checkSshKeys(site.install.ssh_keys, ['install', 'ssh_keys'], report);
+  checkUserData(site.install.user_data, ['install', 'user_data'], report);
+
+  const subnets = checkNetworks(site, skip, report);
+  checkNodes(site, subnets, skip, report);
+  return faults;
+}
+
+function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): Subnet[] {
+  const subnets: Subnet[] = [];
+  const names = new Unique(report, 'network name');
+  const interfaces = new Unique(report, 'interface (one subnet per interface)');
+  const relays = new Unique(report, 'relay');
+  for (const [i, network] of site.networks.entries()) {
+    if (skip.has(`networks/${i}`)) continue;
+    const at: Path = ['networks', i];
+    names.add(network.name, [...at, 'name']);
+    if (network.interface) interfaces.add(network.interface, [...at, 'interface']);
+    else if (!network.server_address)
+      report(at, 'expected server_address, because a subnet without interface has none to take it from');
+    for (const [j, relay] of network.relays.entries()) relays.add(relay, [...at, 'relays', j]);
+
+    const cidr = parseCidr(network.cidr)!;
+    if (cidr.prefix < 8 || cidr.prefix > 30)
+      report([...at, 'cidr'], `expected a prefix length from 8 to 30, found ${cidr.prefix}`);
+    for (const other of subnets)
+      if (cidr.first <= other.cidr.last && other.cidr.first <= cidr.last)
+        report(
+          [...at, 'cidr'],
+          `${network.cidr} overlaps ${other.network.cidr} of networks[${other.index}] (${other.network.name})`,
+        );
+
+    const hosts = hostRange(cidr);
+    const range = `${formatIpv4(hosts.from)} to ${formatIpv4(hosts.to)}`;
+    const from = parseIpv4(network.pool.from)!;
+    const to = parseIpv4(network.pool.to)!;
+    for (const [key, value] of [
+      ['from', from],
+      ['to', to],
+    ] as const)
+      if (value < hosts.from || value > hosts.to)
+        report([...at, 'pool', key], `expected an address of ${network.cidr} (${range}), found ${formatIpv4(value)}`);
+    if (from > to)
+      report(
+        [...at, 'pool', 'to'],
+        `expected an address not below pool.from (${network.pool.from}), found ${network.pool.to}`,
+      );
+
+    const ours = (key: 'gateway' | 'server_address', text: string | undefined, bound: boolean) => {
+      if (text === undefined || !bound) return;
+      const value = parseIpv4(text)!;
+      if (value < hosts.from || value > hosts.to)
+        report([...at, key], `expected an address of ${network.cidr} (${range}), found ${text}`);
+      else if (value >= from && value <= to)
+        report(
+          [...at, key],
+          `expected an address outside the pool (${network.pool.from} to ${network.pool.to}), found ${text}`,
+        );
+    };
+    ours('gateway', network.gateway, true);
+    // Behind a relay nodes reach us by routing, so that our address may be anywhere.
+    ours('server_address', network.server_address, network.interface !== undefined);
+    for (const [j, route] of network.routes.entries())
+      if (!inside(cidr, parseIpv4(route.via)!))
+        report([...at, 'routes', j, 'via'], `expected a router inside ${network.cidr}, found ${route.via}`);
+    subnets.push({ index: i, network, cidr, from, to });
+  }
+  return subnets;
+}
+
+function checkNodes(site: Site, subnets: readonly Subnet[], skip: ReadonlySet<string>, report: Report): void {
+  const names = new Unique(report, 'node name');
+  const macs = new Unique(report, 'MAC');
+  const uuids = new Unique(report, 'UUID');
+  const serials = new Unique(report, 'serial number');
+  const addresses = new Unique(report, 'address');
+  const bmcs = new Unique(report, 'BMC');
+  for (const { network, index: i } of subnets) {
+    if (network.server_address) addresses.add(network.server_address, ['networks', i, 'server_address']);
+    if (network.gateway) addresses.add(network.gateway, ['networks', i, 'gateway']);
+  }
+  // Where a network is left out, an address may well be inside that one.
+  const allNetworks = subnets.length === site.networks.length && !skip.has('networks');
+  for (const [i, node] of site.nodes.entries()) {
+    if (skip.has(`nodes/${i}`)) continue;
+    const at: Path = ['nodes', i];
+    names.add(node.name, [...at, 'name']);
+    for (const [j, mac] of node.macs.entries()) {
+      macs.add(mac, [...at, 'macs', j]);
+      if (Number.parseInt(mac.slice(0, 2), 16) & 1)
+        report([...at, 'macs', j], `expected the address of one NIC, found the group address ${mac}`);
+    }
+    if (node.uuid) uuids.add(node.uuid, [...at, 'uuid']);
+    if (node.serial) serials.add(node.serial, [...at, 'serial']);
+    if (node.macs.length === 0 && !node.uuid && !node.serial)
+      report(at, `expected macs, uuid or serial: nothing says which machine ${node.name} is`);
+    if (node.address) {
+      addresses.add(node.address, [...at, 'address']);
+      checkNodeAddress(node.address, [...at, 'address'], subnets, allNetworks, report);
+    }
+    if (node.bmc) {
+      checkBmc(node.bmc, [...at, 'bmc'], report);
+      if (node.bmc.driver !== 'manual' && node.bmc.address)
+        bmcs.add(`${node.bmc.address}${node.bmc.system ? ` ${node.bmc.system}` : ''}`, [...at, 'bmc', 'address']);
+    }
+    if (node.install) checkInstall(node.install, [...at, 'install'], subnets, addresses, node.address, report);
+  }
+}
+
+function checkNodeAddress(text: string, path: Path, subnets: readonly Subnet[], allNetworks: boolean, report: Report) {
+  const address = parseIpv4(text)!;
+  const home = subnets.find(s => inside(s.cidr, address));
+  if (!home) {
+    if (!allNetworks) return;
+    const list = subnets
+      .map(s => s.network.cidr)
+      .slice(0, 5)
+      .join(', ');
+    return report(path, `expected an address inside a network (${list}), found ${text}`);
+  }
+  const hosts = hostRange(home.cidr);
+  if (address < hosts.from || address > hosts.to)
+    report(
+      path,
+      `expected the address of a machine, found the network or broadcast address ${text} of ${home.network.cidr}`,
+    );
+  else if (address >= home.from && address <= home.to)
+    report(
+      path,
+      `expected an address outside the pool of ${home.network.name} (${home.network.pool.from} to ${home.network.pool.to}), found ${text}`,
+    );
+}
+
+/** Shared with the API, which takes the same structure. */
+export function checkBmc(bmc: Bmc, path: Path, report: Report): void {
+  if (bmc.driver === 'manual') return;
+  if (bmc.address === undefined) report(path, `expected address: driver ${bmc.driver} needs to know where the BMC is`);
+  else if (bmc.driver === 'redfish') {
+    let url: URL | null = null;
+    try {
+      url = new URL(bmc.address);
+    } catch {}
+    if (!url || !/^https?:$/.test(url.protocol))
+      report([...path, 'address'], `expected a URL like https://10.98.0.7, found ${found(bmc.address)}`);
+    else if (url.username || url.password)
+      report([...path, 'address'], 'expected a URL without user and password; they stand in user and password');
+  } else if (!/^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}[a-zA-Z0-9])?(:\d{1,5})?$/.test(bmc.address))
+    report([...path, 'address'], `expected host or host:port like 10.98.0.7:623, found ${found(bmc.address)}`);
+  if (bmc.user === undefined) report(path, `expected user: driver ${bmc.driver} needs an account on the BMC`);
+  if (bmc.password === undefined)
+    report(path, `expected password: driver ${bmc.driver} needs one (file:/PATH, env:NAME or secret:NAME)`);
+}
+
+function checkInstall(
+  install: InstallConfig,
+  at: Path,
+  subnets: readonly Subnet[],
+  addresses: Unique,
+  reserved: string | undefined,
+  report: Report,
+): void {
+  checkSshKeys(install.ssh_keys, [...at, 'ssh_keys'], report);
+  checkUserData(install.user_data, [...at, 'user_data'], report);
+  const layout = install.disk_layout;
+  if (layout) {
+    const wanted = layout.kind === 'mdraid' ? 2 : 1;
+    if (layout.disks.length !== wanted)
+      report([...at, 'disk_layout', 'disks'], `expected ${wanted} for ${layout.kind}, found ${layout.disks.length}`);
+    if (layout.root_gb !== undefined && layout.kind !== 'lvm')
+      report([...at, 'disk_layout', 'root_gb'], `expected only with kind lvm, found with ${layout.kind}`);
+    for (const [j, hints] of layout.disks.entries())
+      if (hints.min_gb !== undefined && hints.max_gb !== undefined && hints.min_gb > hints.max_gb)
+        report(
+          [...at, 'disk_layout', 'disks', j, 'max_gb'],
+          `expected at least min_gb (${hints.min_gb}), found ${hints.max_gb}`,
+        );
+    for (const key of ['serial', 'wwn', 'name'] as const)
+      if (layout.disks[0]?.[key] !== undefined && layout.disks[0][key] === layout.disks[1]?.[key])
+        report([...at, 'disk_layout', 'disks', 1, key], `expected another disk than disks[0], found the same ${key}`);
+  }
+  checkInterfaces(install.interfaces, [...at, 'interfaces'], subnets, addresses, reserved, report);
+}
+
+function checkInterfaces(
+  list: readonly InterfaceConfig[],
+  at: Path,
+  subnets: readonly Subnet[],
+  addresses: Unique,
+  reserved: string | undefined,
+  report: Report,
+): void {
+  const names = new Unique(report, 'interface name');
+  const macs = new Unique(report, 'MAC');
+  let gateway: number | null = null;
+  for (const [i, nic] of list.entries()) {
+    names.add(nic.name, [...at, i, 'name']);
+    const kinds = (['mac', 'bond', 'vlan'] as const).filter(k => nic[k] !== undefined);
+    if (kinds.length !== 1)
+      report([...at, i], `expected exactly one of mac, bond and vlan, found ${kinds.join(' and ') || 'none'}`);
+    if (nic.mac) macs.add(nic.mac, [...at, i, 'mac']);
+    for (const [j, mac] of nic.bond?.macs.entries() ?? []) macs.add(mac, [...at, i, 'bond', 'macs', j]);
+    if (nic.vlan) checkVlan(nic, list, [...at, i, 'vlan', 'link'], report);
+
+    const nets = nic.addresses.map(a => parseCidr(a)!);
+    for (const [j, net] of nets.entries()) {
+      const path = [...at, i, 'addresses', j];
+      const text = formatIpv4(net.address);
+      const hosts = hostRange(net);
+      if (net.address < hosts.from || net.address > hosts.to)
+        report(path, `expected the address of a machine, found the network or broadcast address ${nic.addresses[j]}`);
+      const pool = subnets.find(s => net.address >= s.from && net.address <= s.to);
+      if (pool)
+        report(
+          path,
+          `expected an address outside the pool of ${pool.network.name} (${pool.network.pool.from} to ${pool.network.pool.to}), found ${text}`,
+        );
+      // The reserved address may well be the static one, too: it is the same machine.
+      if (text !== reserved) addresses.add(text, path);
+    }
+    if (nic.gateway) {
+      if (gateway !== null)
+        report(
+          [...at, i, 'gateway'],
+          `expected one default router per node, found a second (${list[gateway]!.name} has ${list[gateway]!.gateway})`,
+        );
+      gateway ??= i;
+      if (nets.length === 0)
+        report(
+          [...at, i, 'gateway'],
+          nic.dhcp
+            ? 'expected no gateway where DHCP names it'
+            : 'expected addresses, too: a gateway needs one to be reached from',
+        );
+      else if (!nets.some(net => inside(net, parseIpv4(nic.gateway!)!)))
+        report([...at, i, 'gateway'], `expected a router inside ${nic.addresses.join(' or ')}, found ${nic.gateway}`);
+    }
+  }
+  if (list.length > 0 && !list.some(nic => nic.dhcp || nic.addresses.length > 0))
+    report(at, 'expected an interface with dhcp: true or addresses; nothing could reach the node');
+}
+
+function checkVlan(nic: InterfaceConfig, list: readonly InterfaceConfig[], path: Path, report: Report) {
+  const visited = new Set([nic.name]);
+  let link: string | undefined = nic.vlan!.link;
+  while (link !== undefined) {
+    const below: InterfaceConfig | undefined = list.find(n => n.name === link);
+    if (!below) {
+      const near = nearest(
+        link,
+        list.map(n => n.name).filter(n => n !== nic.name),
+      );
+      return report(
+        path,
+        `expected the name of an interface of this list, found ${found(link)}${near ? `; did you mean ${near}?` : ''}`,
+      );
+    }
+    if (visited.has(link))
+      return report(path, `expected an interface below ${nic.name}, found a circle through ${link}`);
+    visited.add(link);
+    link = below.vlan?.link;
+  }
+}
+
+function checkSshKeys(keys: readonly string[], at: Path, report: Report): void {
+  for (const [i, key] of keys.entries()) {
+    const [type, body] = key.split(' ') as [string, string];
+    // RFC 4253 section 6.6: the blob begins with the length and the name of the key's type.
+    const blob = Buffer.from(body, 'base64');
+    const length = blob.length >= 4 ? blob.readUInt32BE(0) : -1;
+    if (blob.subarray(4, 4 + length).toString('latin1') !== type || blob.length < 32)
+      report([...at, i], `expected a whole ${type} public key, found one that is cut off or damaged`);
+  }
+}
+
+function checkUserData(text: string | undefined, at: Path, report: Report) {
+  if (text === undefined) return;
+  const doc = parseDocument(text, { prettyErrors: false });
+  if (doc.errors[0]) return report(at, `expected YAML after #cloud-config: ${doc.errors[0].message.split('\n')[0]}`);
+  const value: unknown = doc.toJS({ maxAliasCount: 100 });
+  if (value !== null && (typeof value !== 'object' || Array.isArray(value)))
+    report(at, `expected a mapping (fields with values) after #cloud-config, found ${found(value)}`);
+}
+
+/** Values that may stand only once, with the place of the first. */
+class Unique {
+  private readonly first = new Map<string, Path>();
+  constructor(
+    private readonly report: Report,
+    private readonly noun: string,
+  ) {}
+  add(value: string, path: Path): void {
+    const other = this.first.get(value);
+    if (!other) this.first.set(value, path);
+    else this.report(path, `${this.noun} ${value} is already used at ${fieldName(other)}`);
+  }
+}
