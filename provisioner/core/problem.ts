@@ -144,18 +144,18 @@ export const PROBLEMS = {
     http: 502,
     exit: EXIT.refused,
   },
-  'image-checksum': {
-    summary: 'The image does not have the expected checksum',
-    hint: 'Compare the checksum with the publisher; the file was deleted.',
-    retry: false,
-    http: 422,
-    exit: EXIT.failed,
-  },
   'image-build': {
     summary: 'The image could not be built',
     hint: 'The log named in the message has the reason.',
     retry: true,
     http: 500,
+    exit: EXIT.failed,
+  },
+  'image-checksum': {
+    summary: 'The image does not have the expected checksum',
+    hint: 'Compare the checksum with the publisher; the file was deleted.',
+    retry: false,
+    http: 422,
     exit: EXIT.failed,
   },
   'image-corrupt': {
@@ -164,6 +164,13 @@ export const PROBLEMS = {
     retry: false,
     http: 500,
     exit: EXIT.failed,
+  },
+  'image-format': {
+    summary: 'The image has a format that is not accepted',
+    hint: 'Give a raw image, or a qcow2 without backing and data files.',
+    retry: false,
+    http: 422,
+    exit: EXIT.refused,
   },
   'image-missing': {
     summary: 'The image does not exist',
@@ -175,13 +182,6 @@ export const PROBLEMS = {
   'image-url': {
     summary: 'The image cannot be fetched from this address',
     hint: 'Only http and https addresses that lead to no local or private service are followed.',
-    retry: false,
-    http: 422,
-    exit: EXIT.refused,
-  },
-  'image-format': {
-    summary: 'The image has a format that is not accepted',
-    hint: 'Give a raw image, or a qcow2 without backing and data files.',
     retry: false,
     http: 422,
     exit: EXIT.refused,
@@ -270,20 +270,6 @@ export const PROBLEMS = {
     http: 413,
     exit: EXIT.refused,
   },
-  'route-unknown': {
-    summary: 'There is nothing at this address',
-    hint: 'The boot listener serves booting nodes only; the API is on its own address and on the socket.',
-    retry: false,
-    http: 404,
-    exit: EXIT.notFound,
-  },
-  'server-busy': {
-    summary: 'The server has as much to do as it can hold',
-    hint: 'It is tried again by itself; `limits` of the site file and docs/boot.md have the bounds.',
-    retry: true,
-    http: 503,
-    exit: EXIT.failed,
-  },
   'restore-refused': {
     summary: 'The backup was not restored',
     hint: 'Restore into an empty data directory, or with --force if what is there may be replaced.',
@@ -291,11 +277,25 @@ export const PROBLEMS = {
     http: 409,
     exit: EXIT.refused,
   },
+  'route-unknown': {
+    summary: 'There is nothing at this address',
+    hint: 'The boot listener serves booting nodes only; the API is on its own address and on the socket.',
+    retry: false,
+    http: 404,
+    exit: EXIT.notFound,
+  },
   'secret-missing': {
     summary: 'A secret that the configuration refers to is not there',
     hint: 'Put the secret where the message says, or correct the reference.',
     retry: false,
     http: 422,
+    exit: EXIT.failed,
+  },
+  'server-busy': {
+    summary: 'The server has as much to do as it can hold',
+    hint: 'It is tried again by itself; `limits` of the site file and docs/boot.md have the bounds.',
+    retry: true,
+    http: 503,
     exit: EXIT.failed,
   },
   'server-unreachable': {
