@@ -32,6 +32,13 @@ export const PROBLEMS = {
     http: 422,
     exit: EXIT.refused,
   },
+  'backup-failed': {
+    summary: 'The backup could not be written or read',
+    hint: 'The message has the reason; nothing was changed.',
+    retry: false,
+    http: 500,
+    exit: EXIT.failed,
+  },
   'backup-invalid': {
     summary: 'The backup cannot be read',
     hint: 'Use another copy of the backup, or the right passphrase; nothing was changed.',
@@ -74,6 +81,13 @@ export const PROBLEMS = {
     http: 422,
     exit: EXIT.refused,
   },
+  'body-too-large': {
+    summary: 'The request is larger than allowed',
+    hint: 'Send less at once; docs/api.md has the bounds.',
+    retry: false,
+    http: 413,
+    exit: EXIT.usage,
+  },
   'boot-stalled': {
     summary: 'The node did not reach the next stage of its boot in time',
     hint: 'Run `halligan boot trace MAC` to see the last packet and the missing step.',
@@ -95,12 +109,33 @@ export const PROBLEMS = {
     http: 502,
     exit: EXIT.failed,
   },
+  'confirmation-missing': {
+    summary: 'The command destroys something and was not confirmed',
+    hint: 'Type the name when asked, or say `--yes` in a script.',
+    retry: false,
+    http: 409,
+    exit: EXIT.refused,
+  },
   conflict: {
     summary: 'The request does not fit the present state',
     hint: 'Read the state with `halligan node show NAME`, then repeat.',
     retry: false,
     http: 409,
     exit: EXIT.refused,
+  },
+  'console-missing': {
+    summary: 'The node has no console that can be read',
+    hint: 'Give the node a BMC with serial-over-LAN, or look at its screen.',
+    retry: false,
+    http: 404,
+    exit: EXIT.notFound,
+  },
+  'content-type-refused': {
+    summary: 'The request has a content type that is not accepted here',
+    hint: 'Send `Content-Type: application/json`.',
+    retry: false,
+    http: 415,
+    exit: EXIT.usage,
   },
   'database-busy': {
     summary: 'Another server uses this database',
@@ -200,6 +235,13 @@ export const PROBLEMS = {
     http: 500,
     exit: EXIT.failed,
   },
+  internal: {
+    summary: 'The server hit a bug',
+    hint: 'The log of the server has the particulars under the request id of the message; please report it.',
+    retry: true,
+    http: 500,
+    exit: EXIT.failed,
+  },
   'inventory-refused': {
     summary: 'The inventory report of a node was refused',
     hint: 'The message has the field; a node that sends this is broken or hostile.',
@@ -242,6 +284,13 @@ export const PROBLEMS = {
     http: 409,
     exit: EXIT.refused,
   },
+  'origin-refused': {
+    summary: 'The request does not come from where it may',
+    hint: 'Use the API under its own address (127.0.0.1 or localhost), or by its Unix socket.',
+    retry: false,
+    http: 403,
+    exit: EXIT.refused,
+  },
   'output-limit': {
     summary: 'A command on the node printed more than is accepted',
     hint: 'The node may be broken or hostile; look at it by hand.',
@@ -280,6 +329,13 @@ export const PROBLEMS = {
   'route-unknown': {
     summary: 'There is nothing at this address',
     hint: 'The boot listener serves booting nodes only; the API is on its own address and on the socket.',
+    retry: false,
+    http: 404,
+    exit: EXIT.notFound,
+  },
+  'run-unknown': {
+    summary: 'There is no such run',
+    hint: 'List runs with `halligan run list`.',
     retry: false,
     http: 404,
     exit: EXIT.notFound,
@@ -339,6 +395,13 @@ export const PROBLEMS = {
     retry: false,
     http: 403,
     exit: EXIT.refused,
+  },
+  'too-many-clients': {
+    summary: 'Too many clients follow at the same time',
+    hint: 'Close some (`halligan event follow`, consoles, browser tabs), then try again.',
+    retry: true,
+    http: 503,
+    exit: EXIT.failed,
   },
 } as const satisfies Record<string, CatalogueEntry>;
 
