@@ -60,6 +60,11 @@ export interface BootOracle {
   /** Finds or makes the node, and says what it boots. Never rejects for a known node because something else is slow. */
   decide(identity: BootIdentity, remoteAddress: string): Promise<BootDecision>;
   milestone(mac: string, name: string): Promise<void>;
+  /**
+   * Could this token be accepted? From memory and without spending it; so that whoever has none does not get a body of
+   * 16 MiB parsed. Left out: every token is passed on.
+   */
+  knowsToken?(token: string, kind: 'ram' | 'installed'): boolean;
   /** Throws ProblemError: token-refused, inventory-refused. `report.raw` was checked for size and depth only. */
   ramCallHome(token: string, report: RamCallHome, remoteAddress: string): Promise<void>;
   installedCallHome(token: string, report: InstalledCallHome, remoteAddress: string): Promise<void>;
