@@ -1,0 +1,56 @@
+/** Which of our own addresses a network's nodes use. */
+import { createSocket } from 'node:dgram';
+import { networkInterfaces } from 'node:os';
+import type { Network } from '../../site/schema.js';
+import { fail } from '../problem.js';
+import { contains, formatIpv4, parseCidr, parseIpv4 } from './ipv4.js';
+
+/** Asks the kernel which source address leads to `target`; nothing is sent. */
+function sourceAddressTowards(target: string): Promise<string | undefined> {
+  return new Promise(resolve => {
+    const socket = createSocket('udp4');
+    const done = (address?: string) => {
+      socket.close();
+      resolve(address);
+    };
+    socket.once('error', () => done());
+    socket.connect(9, target, () => done(socket.address().address));
+  });
+}
+
+/**
+ * Our address for the nodes of a network: `server_address`, else the first address of `interface` inside `cidr`, else
+ * (a network behind a relay) the source address of the route there.
+ * @throws ProblemError interface-missing
+ */
+export async function serverAddressFor(network: Network): Promise<string> {
+  const cidr = parseCidr(network.cidr);
+  if (network.interface !== undefined) {
+    const entries = networkInterfaces()[network.interface];
+    const addresses = (entries ?? []).filter(e => e.family === 'IPv4').map(e => e.address);
+    if (network.server_address !== undefined) {
+      if (addresses.includes(network.server_address)) return network.server_address;
+      return fail(
+        'interface-missing',
+        `Network ${network.name}: interface ${network.interface} does not have the address ${network.server_address}.`,
+      );
+    }
+    const own = addresses.find(a => contains(cidr, parseIpv4(a)));
+    return (
+      own ??
+      fail(
+        'interface-missing',
+        `Network ${network.name}: interface ${network.interface} ${
+          entries ? `has no address inside ${network.cidr}` : 'does not exist or has no address'
+        }.`,
+      )
+    );
+  }
+  if (network.server_address !== undefined) return network.server_address;
+  const own = await sourceAddressTowards(formatIpv4(cidr.base + 1));
+  if (own !== undefined) return own;
+  return fail(
+    'interface-missing',
+    `Network ${network.name}: no route leads to ${network.cidr}; name our address there as server_address.`,
+  );
+}
