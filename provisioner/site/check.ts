@@ -44,8 +44,6 @@ function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): S
     const at: Path = ['networks', i];
     names.add(network.name, [...at, 'name']);
     if (network.interface) interfaces.add(network.interface, [...at, 'interface']);
-    else if (!network.server_address)
-      report(at, 'expected server_address, because a subnet without interface has none to take it from');
     for (const [j, relay] of network.relays.entries()) relays.add(relay, [...at, 'relays', j]);
 
     const cidr = parseCidr(network.cidr)!;

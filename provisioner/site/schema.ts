@@ -69,7 +69,7 @@ export const NetworkSchema = object(
     ),
     server_address: Type.Optional(
       ipv4(
-        'Our address that nodes use. The first address of the interface inside `cidr` when left out; must be given for a subnet without `interface`.',
+        'Our address that nodes use. When left out: the first address of the interface inside `cidr`, or (without `interface`) the source address of our route there.',
       ),
     ),
     pool: object(

@@ -1,20 +1,11 @@
-/** IPv4 addresses as unsigned 32-bit numbers: enough arithmetic for subnets and pools. */
+/** Addresses with prefix lengths, as the site file writes them. The arithmetic is that of core/net. */
+import { formatIpv4, tryParseIpv4 } from '../net/ipv4.js';
 
-/** The number of a dotted quad, or null. Leading zeros are refused: some programs read them as octal. */
-export function parseIpv4(text: string): number | null {
-  if (!/^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(text)) return null;
-  let value = 0;
-  for (const part of text.split('.')) {
-    if (Number(part) > 255) return null;
-    value = value * 256 + Number(part);
-  }
-  return value;
-}
-
-export const formatIpv4 = (value: number): string =>
-  [value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255].join('.');
+export { formatIpv4 };
+export const parseIpv4 = (text: string): number | null => tryParseIpv4(text) ?? null;
 
 export interface Ipv4Cidr {
+  /** As written, host bits included. */
   readonly address: number;
   readonly prefix: number;
   /** First address of the subnet (all host bits 0). */
