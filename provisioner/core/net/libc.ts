@@ -37,7 +37,7 @@ export function loadLibc(): Libc {
     bind: lib.func('int bind(int fd, const void *address, uint32_t length)'),
     setsockopt: lib.func('int setsockopt(int fd, int level, int option, const void *value, uint32_t length)'),
     sendto: lib.func(
-      'ssize_t sendto(int fd, const void *data, size_t length, int flags, const void *address, uint32_t addressLength)',
+      'intptr_t sendto(int fd, const void *data, size_t length, int flags, const void *address, uint32_t addressLength)',
     ),
     close: lib.func('int close(int fd)'),
     interfaceIndex: lib.func('unsigned int if_nametoindex(const char *name)'),
