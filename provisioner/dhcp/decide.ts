@@ -57,6 +57,11 @@ export const OFFER_MS = 30_000;
 export const DECLINE_MS = 600_000;
 
 const NONE = '0.0.0.0';
+/**
+ * `ipxe.no-pxedhcp` (175.176, https://ipxe.org/cfg/no-pxedhcp) = 1: nobody else has a boot file for it. iPXE otherwise
+ * waits 3 seconds for offers of a ProxyDHCP server before it takes ours.
+ */
+const IPXE_NO_PROXY_DHCP = [0xb0, 1, 1];
 /** RFC 2131 section 2: what every client takes, less IP and UDP headers. */
 const MIN_MESSAGE_BYTES = 576 - 28;
 const MAX_MESSAGE_BYTES = 1400;
@@ -408,6 +413,7 @@ class Request {
           [OPTION.BOOTFILE_NAME]: explicitly(OPTION.BOOTFILE_NAME, file),
           [OPTION.DOMAIN_SEARCH]: wants.includes(OPTION.DOMAIN_SEARCH) ? encodeDomainSearch([network.domain]) : null,
           [OPTION.CLASSLESS_STATIC_ROUTE]: asked(OPTION.CLASSLESS_STATIC_ROUTE, list(encodeRoutes(routes))),
+          [OPTION.IPXE]: this.#client.stage === 'ipxe' ? IPXE_NO_PROXY_DHCP : null,
           ...this.#echoedIdentifier(),
         },
       },

@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { BootDirectory, DirectoryEntry } from '../../provisioner/boot/types.js';
@@ -129,13 +130,43 @@ test('dhclient gets an address, routes, resolver and time server, and gives the 
   const dhclient = (...argv: string[]) =>
     lab.exec(
       ns,
-      ['dhclient', '-1', '-v', '-cf', conf, '-lf', `${out}.leases`, '-pf', `${out}.pid`, '-sf', hook(), ...argv, 'eth0'],
+      [
+        'dhclient',
+        '-1',
+        '-v',
+        '-cf',
+        conf,
+        '-lf',
+        `${out}.leases`,
+        '-pf',
+        `${out}.pid`,
+        '-sf',
+        hook(),
+        ...argv,
+        'eth0',
+      ],
       30_000,
       { HOOK_OUT: out },
     );
   const { output } = await lab.exec(
     ns,
-    ['dhclient', '-1', '-d', '-v', '-cf', conf, '-lf', `${out}.leases`, '-pf', `${out}.pid`, '-sf', hook(), '-e', `HOOK_OUT=${out}`, 'eth0'],
+    [
+      'dhclient',
+      '-1',
+      '-d',
+      '-v',
+      '-cf',
+      conf,
+      '-lf',
+      `${out}.leases`,
+      '-pf',
+      `${out}.pid`,
+      '-sf',
+      hook(),
+      '-e',
+      `HOOK_OUT=${out}`,
+      'eth0',
+    ],
     6000,
     { HOOK_OUT: out },
   );
@@ -157,4 +188,45 @@ test('dhclient gets an address, routes, resolver and time server, and gives the 
   await dhclient('-r');
   expect(server!.leases()).toEqual([]);
   expect(await traced(mac)).toContainEqual('RELEASE by an operating system not answered: 10.99.0.100 was released.');
+});
+
+/** Boots QEMU's iPXE ROM; resolves with what it fetched and how long after its first DHCP packet. */
+const bootIpxe = async (mac: string) => {
+  const fetched: { url: string; atMs: number }[] = [];
+  const http = createServer((request, response) => {
+    fetched.push({ url: request.url ?? '', atMs: Date.now() });
+    response.end('#!ipxe\necho booted\nsleep 1000\n');
+  });
+  await new Promise<void>(resolve => http.listen(7481, '10.99.0.1', resolve));
+  const qemu = lab.start(lab.server, [
+    ...['qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-m', '128', '-nodefaults', '-display', 'none'],
+    ...['-no-user-config', '-serial', 'stdio', '-netdev', 'tap,id=n,ifname=tap0,script=no,downscript=no'],
+    ...['-device', `virtio-net-pci,netdev=n,mac=${mac},bootindex=1`],
+  ]);
+  try {
+    for (let i = 0; i < 900 && fetched.length === 0; i++) await new Promise(r => setTimeout(r, 100));
+    const first = (await trace.read(mac, 100))[0];
+    return { url: fetched[0]?.url, tookMs: (fetched[0]?.atMs ?? Number.NaN) - (first?.atMs ?? Number.NaN) };
+  } finally {
+    await qemu.stop();
+    await new Promise(resolve => http.close(resolve));
+  }
+};
+
+test("QEMU's iPXE ROM fetches boot.ipxe, and our router advertisement saves it the wait for IPv6", async () => {
+  lab.tap('tap0', 'br0');
+  await serve();
+  const quick = await bootIpxe('52:54:00:aa:00:02');
+  expect(quick.url).toBe('/boot.ipxe');
+  expect(await traced('52:54:00:aa:00:02')).toContainEqual(
+    expect.stringMatching(
+      /^REQUEST by iPXE \(x86 BIOS\): ACK 10\.99\.0\.\d+, boot file http:\/\/10\.99\.0\.1:7481\/boot\.ipxe\.$/,
+    ),
+  );
+  await server!.close();
+  await serve([{ ...NETWORK, router_advertisements: false }]);
+  const slow = await bootIpxe('52:54:00:aa:00:03');
+  console.log({ quick, slow });
+  expect(slow.url).toBe('/boot.ipxe');
+  expect(quick.tookMs).toBeLessThan(slow.tookMs - 8000);
 });

@@ -111,7 +111,23 @@ export function openLab(): Lab {
       const ns = `hd${id}c${count++}`;
       const port = `v${count}`;
       namespace(ns);
-      run(['ip', '-n', server, 'link', 'add', port, 'type', 'veth', 'peer', 'name', 'eth0', 'address', mac, 'netns', ns]);
+      run([
+        'ip',
+        '-n',
+        server,
+        'link',
+        'add',
+        port,
+        'type',
+        'veth',
+        'peer',
+        'name',
+        'eth0',
+        'address',
+        mac,
+        'netns',
+        ns,
+      ]);
       run(['ip', '-n', server, 'link', 'set', port, 'master', bridge, 'up']);
       run(['ip', '-n', ns, 'link', 'set', 'eth0', 'up']);
       return ns;

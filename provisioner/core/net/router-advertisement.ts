@@ -6,7 +6,6 @@
  * router") ends that wait and changes nothing on any other host.
  */
 
-const ALL_NODES = Buffer.from('ff020000000000000000000000000001', 'hex');
 const ICMPV6 = 58;
 
 const macBytes = (mac: string): Buffer => {
@@ -40,11 +39,12 @@ function checksum(data: Buffer): number {
  *   Ethernet (14) | IPv6 (40) | ICMPv6 router advertisement (16) | source link-layer address option (8)
  *
  * @param from Ethernet address of our interface
- * @param to Ethernet address of the client: the packet is addressed to all nodes, the frame to the one that waits
- *   (RFC 6085 allows it), so nobody else is woken and no snooping switch drops it
+ * @param to Ethernet address of the client. The packet goes to its link-local address alone (RFC 4861 section 6.2.6
+ *   allows it), which iPXE makes from its Ethernet address: nobody else is woken, and no snooping switch drops it.
  */
 export function routerAdvertisementFrame(from: string, to: string): Buffer {
   const source = macBytes(from);
+  const client = macBytes(to);
   const advertisement = Buffer.alloc(24);
   advertisement[0] = 134; // type
   advertisement[4] = 64; // hop limit that hosts may use; flags and lifetime stay 0
@@ -58,11 +58,11 @@ export function routerAdvertisementFrame(from: string, to: string): Buffer {
   ip[6] = ICMPV6;
   ip[7] = 255; // RFC 4861 section 6.1.2: a receiver drops any other hop limit
   linkLocal(source).copy(ip, 8);
-  ALL_NODES.copy(ip, 24);
+  linkLocal(client).copy(ip, 24);
 
   const pseudo = Buffer.alloc(8);
   pseudo.writeUInt32BE(advertisement.length, 0);
   pseudo[7] = ICMPV6;
   advertisement.writeUInt16BE(checksum(Buffer.concat([ip.subarray(8), pseudo, advertisement])), 2);
-  return Buffer.concat([macBytes(to), source, Buffer.from([0x86, 0xdd]), ip, advertisement]);
+  return Buffer.concat([client, source, Buffer.from([0x86, 0xdd]), ip, advertisement]);
 }
