@@ -53,6 +53,7 @@ const RamManifestSchema = Type.Object(
     initrd: Type.Object(file, closed),
     kernelVersion: Type.String({ maxLength: 128 }),
     minMemoryMiB: Type.Integer({ minimum: 1 }),
+    commandLine: Type.Optional(Type.String({ maxLength: 512, pattern: '^[A-Za-z0-9_=., :/-]*$' })),
   },
   closed,
 );

@@ -49,6 +49,8 @@ export interface RamImageManifest {
   readonly initrd: ImageFile;
   readonly kernelVersion: string;
   readonly minMemoryMiB: number;
+  /** Kernel parameters that the image wants; the boot plane's own stand behind them. */
+  readonly commandLine?: string;
 }
 
 export type ImageManifest = OsImageManifest | RamImageManifest;

@@ -57,6 +57,12 @@ export const DistributionSchema = object(
       {
         packages: Packages,
         bootloader: object({ bios: Packages, uefi: Packages }, 'Bootloader packages by firmware, all in one image.'),
+        cloud_initramfs_modules: Type.Array(Type.String({ pattern: '^[a-z0-9_-]+$' }), {
+          description: 'Drivers that the initramfs of virtual machines needs to reach the root file system.',
+        }),
+        mask_units: Type.Array(Type.String({ pattern: '^[a-zA-Z0-9@_.-]+$' }), {
+          description: 'Units that only cost time at boot.',
+        }),
       },
       'What the image that lands on a disk holds.',
     ),
