@@ -16,8 +16,10 @@ import { ProblemError, problem } from '../problem.js';
 import { shQuote } from './quote.js';
 import type { DetachedJob } from './types.js';
 
-/** The log lives in the node's memory, so it is bounded; what comes after is counted and dropped. */
+/** The log lives in the node's memory, so it is bounded; what comes after is dropped. */
 export const LOG_MAX_BYTES = 16 * 1024 * 1024;
+/** The line that ends a log that was cut off. */
+export const DROPPED = '[halligan: more output was dropped]';
 /** Output of the last lines that a result carries. */
 export const TAIL_BYTES = 2048;
 /** How long systemd waits between SIGTERM and SIGKILL for the processes of a unit. */
@@ -43,8 +45,9 @@ HOME=/root; LANG=C.UTF-8; export HOME LANG
 set -a; . ./env; set +a
 rm -f env
 mkfifo -m 600 pipe || exit 71
-{ head -c ${LOG_MAX_BYTES}; dropped=$(cat | wc -c)
-  [ "$dropped" -eq 0 ] || printf '\\n[halligan: %s more bytes of output were dropped]\\n' "$dropped"
+# cat, because head and tail hold back what they write to a file; the kernel stops it at the limit (in 512-byte blocks).
+{ (ulimit -c 0; ulimit -f ${LOG_MAX_BYTES / 512}; exec cat)
+  [ "$(head -c 1 | wc -c)" -eq 0 ] || { printf '\\n%s\\n' '${DROPPED}'; cat >/dev/null; }
 } <pipe >>log &
 filter=$!
 (cd / && exec sh "$1/script") </dev/null >pipe 2>&1

@@ -282,6 +282,7 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
         fail('timed-out', `${unit} on ${targetName(target)} did not end within ${job.timeoutMs / 1000} seconds.`);
       }
       let end: FollowEnd | 'again';
+      const contactBefore = lastContact;
       try {
         end = await round();
         misses = 0;
@@ -290,6 +291,7 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
         // Refused credentials do not mend themselves.
         if (!passing || error.problem.detail?.['authentication']) throw error;
         if (clock.monotonicMs() - lastContact >= reconnectMs) throw error;
+        if (lastContact > contactBefore) misses = 0;
         log.debug({ unit, address: target.address, reason: error.problem.message }, 'following is taken up again');
         await sleep(BACKOFF_MS[Math.min(misses++, BACKOFF_MS.length - 1)]!, signal);
         continue;
