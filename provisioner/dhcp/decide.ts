@@ -4,7 +4,8 @@
  * Rules of our own where the RFC leaves a choice:
  * - A known node gets its reservation at each DISCOVER; a running lease is extended as it is, so a reservation that is
  *   made during an install does not cut the connection.
- * - A reserved address that somebody else still holds is not taken away: the node gets one of the pool meanwhile.
+ * - A reserved address that somebody else still holds is not taken away, only not extended: the node gets one of the
+ *   pool meanwhile.
  * - INIT-REBOOT and renewals of an address that we have no record of are granted when the address is free and ours to
  *   give, refused when somebody else holds it, and not answered otherwise: another server may own it.
  */
@@ -238,10 +239,12 @@ class Request {
   #choose(): number | undefined {
     const { network, leases } = this.#c;
     if (this.#reservation !== undefined && this.#available(this.#reservation)) return this.#reservation;
-    const former = leases.ofClient(network.name, this.#m.mac)?.address;
-    if (this.#fromPool(former)) return former;
-    const wish = this.#address(this.#m.requestedAddress);
-    if (this.#fromPool(wish)) return wish;
+    const candidates = [
+      leases.ofClient(network.name, this.#m.mac)?.address,
+      leases.offeredTo(network.name, this.#m.mac),
+      this.#address(this.#m.requestedAddress),
+    ];
+    for (const address of candidates) if (this.#fromPool(address)) return address;
     return leases.free(network, this.#now, address => !usable(network, address) || this.#c.reserved(address));
   }
 
@@ -252,8 +255,8 @@ class Request {
     const holder = leases.holder(address, this.#now);
     if (holder === 'declined') return 'it is in quarantine';
     if (holder !== undefined && holder !== this.#m.mac) return `it belongs to ${holder}`;
-    if (holder === this.#m.mac || address === this.#reservation) return undefined;
     if (this.#c.reserved(address)) return 'it is reserved for another node';
+    if (holder === this.#m.mac || address === this.#reservation) return undefined;
     return inPool(network, address) ? undefined : 'it is not in the pool';
   }
 

@@ -46,6 +46,8 @@ export interface LeaseView {
   holder(address: number, now: number): string | undefined;
   /** The newest lease of a client on a network, also when it has ended. */
   ofClient(network: string, mac: string): Lease | undefined;
+  /** The address of the newest offer to a client, also when it has ended. */
+  offeredTo(network: string, mac: string): number | undefined;
   /** A free address of the pool: one never used if there is one, else the one that ended first. */
   free(network: ServedNetwork, now: number, excluded: (address: number) => boolean): number | undefined;
 }
@@ -91,6 +93,10 @@ export class LeaseTable implements LeaseView {
     const address = this.#byClient.get(clientKey(network, mac));
     const lease = address === undefined ? undefined : this.#leases.get(address);
     return lease?.mac === mac && lease.network === network ? lease : undefined;
+  }
+
+  offeredTo(network: string, mac: string): number | undefined {
+    return this.#offerOf.get(clientKey(network, mac));
   }
 
   free(network: ServedNetwork, now: number, excluded: (address: number) => boolean): number | undefined {

@@ -13,6 +13,7 @@ export const LINUX = {
   SO_BROADCAST: 6,
   SO_RCVBUF: 8,
   SO_BINDTODEVICE: 25,
+  SO_RCVBUFFORCE: 33,
   MSG_DONTWAIT: 0x40,
   ETH_P_IPV6: 0x86dd,
 } as const;

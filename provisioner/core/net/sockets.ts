@@ -15,7 +15,7 @@ export interface UdpOptions {
   port: number;
   /** Accept that another socket has the same port (SO_REUSEADDR before bind); otherwise that is `port-in-use`. */
   share?: boolean;
-  /** Bytes; the kernel may grant less (net.core.rmem_max). */
+  /** Bytes; the kernel may grant less. */
   receiveBuffer?: number;
 }
 
@@ -106,7 +106,9 @@ export async function bindUdp(options: UdpOptions): Promise<Socket> {
   try {
     const set = (option: number, value: number) => libc.setsockopt(fd, LINUX.SOL_SOCKET, option, int(value), 4);
     set(LINUX.SO_BROADCAST, 1);
-    if (options.receiveBuffer) set(LINUX.SO_RCVBUF, options.receiveBuffer);
+    // Beyond net.core.rmem_max only with CAP_NET_ADMIN; without it the kernel grants what it may.
+    if (options.receiveBuffer && set(LINUX.SO_RCVBUFFORCE, options.receiveBuffer) !== 0)
+      set(LINUX.SO_RCVBUF, options.receiveBuffer);
     if (options.device) bindToDevice(libc, fd, options.device, 'device-bound');
     if (options.share) set(LINUX.SO_REUSEADDR, 1);
     const address = Buffer.alloc(16); // struct sockaddr_in
