@@ -105,7 +105,8 @@ export function bootFile(client: Client, noBootFile: string | null, origin: stri
   if (noBootFile !== null) return { kind: 'none', reason: noBootFile };
   if (client.stage === 'ipxe' && !client.ipxeLacksHttp)
     return { kind: 'file', file: `${origin}/boot.ipxe`, httpClient: false };
-  if (entry.by === 'http')
+  // Some HTTP boot firmware names the architecture of its PXE client.
+  if (entry.by === 'http' || client.stage === 'http')
     return { kind: 'file', file: `${origin}/loader/${entry.loader}`, httpClient: client.stage === 'http' };
   return { kind: 'file', file: entry.loader, httpClient: false };
 }

@@ -239,11 +239,11 @@ class Request {
   #choose(): number | undefined {
     const { network, leases } = this.#c;
     if (this.#reservation !== undefined && this.#available(this.#reservation)) return this.#reservation;
-    const candidates = [
-      leases.ofClient(network.name, this.#m.mac)?.address,
-      leases.offeredTo(network.name, this.#m.mac),
-      this.#address(this.#m.requestedAddress),
-    ];
+    const former = leases.ofClient(network.name, this.#m.mac);
+    const offered = leases.offeredTo(network.name, this.#m.mac, this.#now);
+    const running = former && isLive(former, this.#now);
+    const wish = this.#address(this.#m.requestedAddress);
+    const candidates = running ? [former.address, offered, wish] : [offered, former?.address, wish];
     for (const address of candidates) if (this.#fromPool(address)) return address;
     return leases.free(network, this.#now, address => !usable(network, address) || this.#c.reserved(address));
   }

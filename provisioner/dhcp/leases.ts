@@ -46,8 +46,8 @@ export interface LeaseView {
   holder(address: number, now: number): string | undefined;
   /** The newest lease of a client on a network, also when it has ended. */
   ofClient(network: string, mac: string): Lease | undefined;
-  /** The address of the newest offer to a client, also when it has ended. */
-  offeredTo(network: string, mac: string): number | undefined;
+  /** The address that is on offer to a client. */
+  offeredTo(network: string, mac: string, now: number): number | undefined;
   /** A free address of the pool: one never used if there is one, else the one that ended first. */
   free(network: ServedNetwork, now: number, excluded: (address: number) => boolean): number | undefined;
 }
@@ -95,8 +95,10 @@ export class LeaseTable implements LeaseView {
     return lease?.mac === mac && lease.network === network ? lease : undefined;
   }
 
-  offeredTo(network: string, mac: string): number | undefined {
-    return this.#offerOf.get(clientKey(network, mac));
+  offeredTo(network: string, mac: string, now: number): number | undefined {
+    const address = this.#offerOf.get(clientKey(network, mac));
+    const offer = address === undefined ? undefined : this.#offers.get(address);
+    return offer && isLive(offer, now) ? address : undefined;
   }
 
   free(network: ServedNetwork, now: number, excluded: (address: number) => boolean): number | undefined {

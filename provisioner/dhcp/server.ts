@@ -6,8 +6,14 @@ import { type Clock, sleep } from '../core/clock.js';
 import type { EventFeed, NewEvent } from '../core/events.js';
 import type { Log } from '../core/log.js';
 import { serverAddressFor } from '../core/net/addresses.js';
-import { formatIpv4 } from '../core/net/ipv4.js';
-import { bindUdp, interfaceMac, openRouterAdvertiser, type RouterAdvertiser } from '../core/net/sockets.js';
+import { contains, formatIpv4 } from '../core/net/ipv4.js';
+import {
+  bindUdp,
+  interfaceIndexes,
+  interfaceMac,
+  openRouterAdvertiser,
+  type RouterAdvertiser,
+} from '../core/net/sockets.js';
 import { asProblem } from '../core/problem.js';
 import type { Db } from '../core/store/store.js';
 import type { BootTrace } from '../core/trace.js';
@@ -66,6 +72,7 @@ const FIRST_PROBE_MS = 1000;
 const SECOND_ADVERTISEMENT_MS = 1000;
 const ADVERTISEMENTS_PENDING_MAX = 1000;
 const RECEIVE_BUFFER = 4 << 20;
+const INTERFACE_CHECK_MS = 2000;
 
 /**
  * Starts the DHCP server on the site's networks.
@@ -79,7 +86,12 @@ export async function startDhcp(options: DhcpOptions): Promise<DhcpServer> {
   for (const network of configured)
     networks.push(serveNetwork(network, site, await serverAddressFor(network), options.ownDns ?? true));
   const codec = createCodec();
-  const leases = new LeaseTable(networks, await loadLeases(db, clock));
+  // By address, not by name: a network that was renamed keeps its leases, one that is gone loses them.
+  const stored = (await loadLeases(db, clock)).flatMap(lease => {
+    const network = networks.find(n => contains(n.cidr, lease.address));
+    return network ? [{ ...lease, network: network.name }] : [];
+  });
+  const leases = new LeaseTable(networks, stored);
   const writer = createLeaseWriter(db, clock);
   const stopping = new AbortController();
   const emit = (event: NewEvent) => {
@@ -201,16 +213,63 @@ export async function startDhcp(options: DhcpOptions): Promise<DhcpServer> {
 
   const close = async () => {
     stopping.abort();
+    await looping;
     for (const timer of timers) clearTimeout(timer);
     await Promise.all([...sockets.values()].map(s => new Promise<void>(done => s.close(() => done()))));
     for (const advertiser of advertisers.values()) advertiser.close();
-    await looping;
     await writer.close();
   };
 
-  let looping: Promise<void> = Promise.resolve();
+  /**
+   * A socket stays bound to the interface that was there when it was made. Bridges are made anew when the network
+   * configuration is applied again, and the server would be deaf from then on without any error.
+   */
+  const interfaceIndex = interfaceIndexes();
+  const indexes = new Map<string, number>();
+  const followInterfaces = async () => {
+    for (const device of devices) {
+      const index = interfaceIndex(device);
+      if (index === indexes.get(device)) continue;
+      indexes.set(device, index);
+      if (index === 0) {
+        emit({
+          type: 'dhcp.interface',
+          severity: 'error',
+          message: `The interface ${device} is gone; DHCP waits for it to come back.`,
+          data: { interface: device },
+        });
+        continue;
+      }
+      try {
+        const stale = sockets.get(device);
+        sockets.delete(device);
+        if (stale) await new Promise<void>(done => stale.close(() => done()));
+        await listen(device);
+        emit({
+          type: 'dhcp.interface',
+          severity: 'info',
+          message: `The interface ${device} is back; DHCP answers there again.`,
+          data: { interface: device },
+        });
+      } catch (error) {
+        indexes.delete(device); // tried again
+        logOnce(`listen ${device}`, { device, error: String(error) }, 'DHCP cannot listen on the interface yet');
+      }
+    }
+  };
+  const followLoop = async () => {
+    while (!stopping.signal.aborted) {
+      await sleep(INTERFACE_CHECK_MS, stopping.signal);
+      if (!stopping.signal.aborted) await followInterfaces();
+    }
+  };
+
+  let looping: Promise<unknown> = Promise.resolve();
   try {
-    for (const device of devices) await listen(device);
+    for (const device of devices) {
+      await listen(device);
+      indexes.set(device, interfaceIndex(device));
+    }
     if (networks.some(n => n.interface === undefined || n.relays.size > 0)) await listen(undefined);
     for (const device of devices) {
       if (!networks.some(n => n.interface === device && n.routerAdvertisements)) continue;
@@ -229,7 +288,7 @@ export async function startDhcp(options: DhcpOptions): Promise<DhcpServer> {
       await sleep(everyMs, stopping.signal);
     }
   };
-  if (everyMs > 0) looping = probeLoop();
+  looping = Promise.all([followLoop(), everyMs > 0 ? probeLoop() : undefined]);
 
   return {
     networks,

@@ -464,6 +464,35 @@ test('a leased client resolves nodes and itself by name at our DNS, both ways', 
   }
 });
 
+test('an interface that is made anew is served again', async () => {
+  lab.bridge('br1', '10.97.0.1/24');
+  await serve([
+    NETWORK,
+    {
+      ...NETWORK,
+      name: 'second',
+      cidr: '10.97.0.0/24',
+      interface: 'br1',
+      pool: { from: '10.97.0.100', to: '10.97.0.109' },
+    },
+  ]);
+  lab.ip(lab.server, 'link', 'del', 'br1');
+  const said = async () => (await events.after(0, 1000)).filter(e => e.type === 'dhcp.interface').map(e => e.message);
+  await until(
+    async () => (await said()).includes('The interface br1 is gone; DHCP waits for it to come back.'),
+    10_000,
+  );
+  lab.bridge('br1', '10.97.0.1/24');
+  await until(async () => (await said()).includes('The interface br1 is back; DHCP answers there again.'), 10_000);
+  const ns = lab.client('52:54:00:aa:07:01', 'br1');
+  const { output } = await lab.exec(
+    ns,
+    ['udhcpc', '-i', 'eth0', '-n', '-q', '-f', '-t', '3', '-s', '/bin/true'],
+    15_000,
+  );
+  expect(output).toContain('lease of 10.97.0.10');
+});
+
 test('a DHCP server that runs already, and a missing interface, are one sentence each at the start', async () => {
   const dnsmasq = lab.start(lab.server, [
     ...['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=br0', '--bind-interfaces'],

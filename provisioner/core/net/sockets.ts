@@ -134,6 +134,12 @@ export async function bindUdp(options: UdpOptions): Promise<Socket> {
   }
 }
 
+/**
+ * A function that gives the kernel's number of an interface; 0 when there is none of that name. One that is made anew
+ * has another number.
+ */
+export const interfaceIndexes = (): ((device: string) => number) => loadLibc().interfaceIndex;
+
 export interface RouterAdvertiser {
   /** Sends one advertisement to the client with this Ethernet address. Returns undefined, or the error's name. */
   send(clientMac: string): string | undefined;
