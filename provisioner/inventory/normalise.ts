@@ -26,7 +26,7 @@ const OWNER_LABEL = /^halligan-([0-9a-f]{8})$/;
 export function normaliseInventory(raw: unknown): Inventory {
   const { files } = checkRawInventory(raw);
   const report = reader(files);
-  const sysfs = parseSysfs(report.file('sysfs') ?? '');
+  const sysfs = parseSysfs(`${report.file('sysfs') ?? ''}\n${report.file('net') ?? ''}`);
   const dmi = parseDmidecode(report.file('dmidecode') ?? '');
   const dimms = memoryDevices(dmi);
   const installed = dimms.reduce((sum, dimm) => sum + dimm.sizeBytes, 0);
@@ -287,7 +287,7 @@ function disks(report: Report, sysfs: Sysfs): InventoryDisk[] {
         identity(member('serial')) ??
         identity(attributes.get('device/serial')) ??
         identity(attributes.get('serial')),
-      wwn: text(member('wwn')) ?? text(attributes.get('wwid')) ?? text(attributes.get('device/wwid')),
+      wwn: wwn(member('wwn')) ?? wwn(attributes.get('wwid')) ?? wwn(attributes.get('device/wwid')),
       transport: text(member('tran'), 16) ?? (isNvme ? 'nvme' : name.startsWith('vd') ? 'virtio' : null),
       controller: lastPciAddress(attributes.get('device')),
       removable: attributes.get('removable') === '1',
@@ -300,6 +300,12 @@ function disks(report: Report, sysfs: Sysfs): InventoryDisk[] {
   }
   return result.sort((a, b) => compare(a.byPath ?? a.path, b.byPath ?? b.path));
 }
+
+/** World wide names only: the kernel's wwid falls back to vendor, model and serial ("t10.ATA …"), which is none. */
+const wwn = (value: unknown): string | null => {
+  const found = text(value);
+  return found !== null && /^(0x|naa\.|eui\.|uuid\.|nvme\.)/.test(found) ? found : null;
+};
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 

@@ -14,7 +14,7 @@ export const RAW_LIMITS = {
   jsonDepth: 12,
 } as const;
 
-/** sysfs, lsblk, wipefs, dmidecode, lscpu, lspci, ip, by-path, efibootmgr, secureboot, ipmi-lan, ipmi-mc, warnings; smart-DISK, ethtool-NIC, lldp-NIC. */
+/** sysfs, net, lsblk, wipefs, dmidecode, lscpu, lspci, ip, by-path, efibootmgr, secureboot, ipmi-lan, ipmi-mc, warnings; smart-DISK, ethtool-NIC, lldp-NIC. */
 const FILE_NAME = '^[a-z][A-Za-z0-9_.@:-]{0,47}$';
 
 export const RawInventorySchema = Type.Object(
