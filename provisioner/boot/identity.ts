@@ -23,6 +23,12 @@ function smbiosText(value: string | null): string | null {
   return text ? text : null;
 }
 
+/** A field as text, or as hex under `NAME_hex` (which cannot be torn apart by what is in it). */
+function field(query: URLSearchParams, name: string): string | null {
+  const hex = query.get(`${name}_hex`);
+  return smbiosText(hex === null ? query.get(name) : Buffer.from(hex.slice(0, 1024), 'hex').toString());
+}
+
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** Null when there is no usable MAC: without it a machine has no name. */
@@ -34,9 +40,9 @@ export function readIdentity(query: URLSearchParams): BootIdentity | null {
   return {
     mac,
     uuid: UUID.test(uuid) ? uuid : null,
-    serial: smbiosText(query.get('serial')),
-    manufacturer: smbiosText(query.get('manufacturer')),
-    product: smbiosText(query.get('product')),
+    serial: field(query, 'serial'),
+    manufacturer: field(query, 'manufacturer'),
+    product: field(query, 'product'),
     platform: platform === 'efi' ? 'uefi' : platform === 'pcbios' ? 'bios' : null,
   };
 }

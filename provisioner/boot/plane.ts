@@ -131,7 +131,8 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
       'content-type': 'application/problem+json',
       'content-length': body.length,
       'cache-control': 'no-store',
-      ...(p.retry ? { 'retry-after': '5' } : {}),
+      // iPXE waits and asks again by itself when a 503 has this.
+      ...(p.code === 'server-busy' ? { 'retry-after': '5' } : {}),
       ...(close ? { connection: 'close' } : {}),
     });
     response.end(response.req.method === 'HEAD' ? undefined : body);
@@ -243,7 +244,8 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
         .catch(error => log.warn({ mac, name, error: asProblem(error).message }, 'milestone not stored'))
         .finally(() => milestonesPending--);
     } else log.warn({ mac, name }, 'milestone dropped, too many are being stored');
-    response.writeHead(204, { 'cache-control': 'no-store' }).end();
+    // Not 204: without a length iPXE waits until the connection is closed.
+    sendText(response, 'ok\n');
   };
 
   const loader = (request: IncomingMessage, response: ServerResponse, name: string) => {
@@ -274,7 +276,9 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
       const leave = await streams.enter(address, goneSignal(response));
       const startedMs = clock.monotonicMs();
       try {
-        const file = await open(await images.path(imageName, fileName));
+        const file = await open(await images.path(imageName, fileName)).catch(error =>
+          fail('image-missing', `${name} cannot be read (${(error as NodeJS.ErrnoException).code}).`),
+        );
         try {
           const { size } = await file.stat();
           if (size !== entry.bytes)

@@ -4,8 +4,9 @@
  * The boot plane (plain HTTP on `boot.http_port`, the nodes' side, serves no API):
  *
  *   GET  /boot.ipxe                        "who are you": one line that chains to the next with the SMBIOS identity
- *   GET  /boot.ipxe?mac=&uuid=&serial=&manufacturer=&product=&platform=&arch=    "what do you boot"
- *   GET  /milestone?mac=&name=             progress, fetched by the boot script itself (204)
+ *   GET  /boot.ipxe?mac=&uuid=&serial=&manufacturer=&product=&platform=&arch=    "what do you boot"; serial_hex=
+ *                                          and so on carry the same in hex, as our own script sends it
+ *   GET  /milestone?mac=&name=             progress, fetched by the boot script itself
  *   GET  /loader/snponly.efi …             loaders for UEFI HTTP boot
  *   GET  /image/NAME/FILE                  kernel, initrd, disk images: Range, ETag
  *   POST /call-home/ram                    Authorization: Bearer TOKEN; RamCallHome

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { truncate, writeFile } from 'node:fs/promises';
+import { rm, truncate, writeFile } from 'node:fs/promises';
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -93,7 +93,7 @@ describe('the two stages', () => {
     const script = (await ask(port, '/boot.ipxe')).body.toString();
     expect(script).toMatch(/^#!ipxe\n/);
     expect(script).toContain(
-      `chain --replace ${base}/boot.ipxe?mac=\${netX/mac:hexhyp}&uuid=\${uuid}&serial=\${serial:uristring}&`,
+      `chain --replace ${base}/boot.ipxe?mac=\${netX/mac:hexhyp}&uuid=\${uuid}&platform=\${platform}&arch=\${buildarch}&serial_hex=\${serial:hexraw}&`,
     );
   });
   it('hands the oracle a cleaned identity and boots what it decides', async () => {
@@ -116,6 +116,15 @@ describe('the two stages', () => {
     expect(script).toContain(`initrd --name initrd.img ${base}/image/ram/initrd.img || goto failed\n`);
     expect(trace.entries.map(e => `${e.mac} ${e.layer} ${e.message}`)).toEqual([
       '52:54:00:99:00:01 boot boots the RAM environment ram: new machine; inspect',
+    ]);
+  });
+  it('reads SMBIOS fields in hex, which no character in them can tear apart', async () => {
+    const oracle = steadyOracle(RAM);
+    const { port } = await plane(oracle);
+    const hex = (text: string) => Buffer.from(text).toString('hex');
+    await ask(port, `/boot.ipxe?mac=52-54-00-99-00-01&serial_hex=${hex('#1&mac=x')}&product_hex=zz&manufacturer_hex=`);
+    expect(oracle.identities).toMatchObject([
+      { mac: '52:54:00:99:00:01', serial: '#1&mac=x', product: null, manufacturer: null },
     ]);
   });
   it('tells a rescue apart on the kernel command line', async () => {
@@ -177,7 +186,7 @@ describe('milestones', () => {
   it('are answered at once, even while the oracle cannot store them', async () => {
     const oracle = steadyOracle(RAM);
     const { port } = await plane({ ...oracle, milestone: () => new Promise(() => {}) });
-    expect((await ask(port, '/milestone?mac=52:54:00:99:00:01&name=kernel')).status).toBe(204);
+    expect((await ask(port, '/milestone?mac=52:54:00:99:00:01&name=kernel')).status).toBe(200);
     const stored = await plane(oracle);
     await ask(stored.port, '/milestone?mac=52-54-00-99-00-01&name=boot');
     expect(oracle.milestones).toEqual(['52:54:00:99:00:01 boot']);
@@ -274,6 +283,8 @@ describe('files', () => {
     const own = await imageFolder(KERNEL, INITRD);
     const { port } = await plane(steadyOracle(RAM), { images: own.store });
     await truncate(join(own.folder, 'vmlinuz'), 10);
+    expect((await ask(port, '/image/ram/vmlinuz')).status).toBe(404);
+    await rm(join(own.folder, 'vmlinuz'));
     expect((await ask(port, '/image/ram/vmlinuz')).status).toBe(404);
     await writeFile(join(own.folder, 'vmlinuz'), KERNEL);
     expect((await ask(port, '/image/ram/vmlinuz')).status).toBe(200);
@@ -433,7 +444,8 @@ describe('bounds', () => {
     });
     await wait(150);
     expect(handle.counts()).toMatchObject({ streams: 1, waiting: 1 });
-    expect((await ask(port, '/image/ram/vmlinuz')).status).toBe(503);
+    const busy = await ask(port, '/image/ram/vmlinuz');
+    expect([busy.status, busy.headers['retry-after']]).toEqual([503, '5']);
     expect((await ask(port, '/boot.ipxe')).status).toBe(200);
     for (const socket of held) socket.destroy();
     await wait(150);
