@@ -77,8 +77,8 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as Api;
 
   // Bodies are taken as they are; queries and paths are text, so numbers in them are read. Nothing is dropped silently.
-  const strict = createAjv({ useDefaults: true });
-  const coercing = createAjv({ useDefaults: true, coerceTypes: 'array' });
+  const strict = createAjv({ useDefaults: true, strictSchema: false });
+  const coercing = createAjv({ useDefaults: true, strictSchema: false, coerceTypes: 'array' });
   api.setValidatorCompiler(({ schema, httpPart }) => {
     const check = (httpPart === 'body' ? strict : coercing).compile(schema as object);
     return data => {

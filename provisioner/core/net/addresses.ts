@@ -1,9 +1,23 @@
 /** Which of our own addresses a network's nodes use. */
+import { execFile } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { networkInterfaces } from 'node:os';
 import type { Network } from '../../site/schema.js';
 import { fail } from '../problem.js';
 import { contains, formatIpv4, parseCidr, parseIpv4 } from './ipv4.js';
+
+/**
+ * IPv4 addresses of an interface, undefined when there is none of that name. Asked of ip(8): os.networkInterfaces() leaves
+ * out interfaces without carrier, and a boot network may well be dark until the first node is switched on.
+ */
+function interfaceAddresses(name: string): Promise<string[] | undefined> {
+  return new Promise(resolve => {
+    execFile('ip', ['-j', '-4', 'address', 'show', 'dev', name], (error, stdout) => {
+      if (error) return resolve(undefined);
+      const links = JSON.parse(stdout || '[]') as { addr_info?: { local?: string }[] }[];
+      resolve(links.flatMap(l => l.addr_info ?? []).flatMap(a => a.local ?? []));
+    });
+  });
+}
 
 /** Asks the kernel which source address leads to `target`; nothing is sent. */
 function sourceAddressTowards(target: string): Promise<string | undefined> {
@@ -26,8 +40,8 @@ function sourceAddressTowards(target: string): Promise<string | undefined> {
 export async function serverAddressFor(network: Network): Promise<string> {
   const cidr = parseCidr(network.cidr);
   if (network.interface !== undefined) {
-    const entries = networkInterfaces()[network.interface];
-    const addresses = (entries ?? []).filter(e => e.family === 'IPv4').map(e => e.address);
+    const entries = await interfaceAddresses(network.interface);
+    const addresses = entries ?? [];
     if (network.server_address !== undefined) {
       if (addresses.includes(network.server_address)) return network.server_address;
       return fail(

@@ -38,6 +38,11 @@ export const installing: StateHandler = async (node, context, signal) => {
     const outcome = await write(node, answer.ram, run.id, run.input as ActionParams, context, signal);
     if (outcome === 'lost') return stay('the RAM environment again: the node was restarted while its disk was written');
     written = outcome;
+    await context.events.emit({
+      type: 'install.written',
+      nodeId: node.id,
+      message: `${node.name}: its disk is written.`,
+    });
   }
   const { hostKey, login, image, address } = written;
   const ready = await context.nodes.update(node.id, () => ({

@@ -187,6 +187,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
       machine.onNetboot();
     },
     automatic: async () => machine.automatic,
+    close: async () => {},
   };
   const context: StateContext = {
     site,
