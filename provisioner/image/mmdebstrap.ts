@@ -29,6 +29,8 @@ export interface TreeSpec {
   readonly optionalPackages?: readonly string[];
   /** Paths that dpkg leaves out, e.g. /usr/share/man/*. */
   readonly excludePaths?: readonly string[];
+  /** Taken all the same, from the paths left out. */
+  readonly includePaths?: readonly string[];
   /** Options of apt inside the call, e.g. `Apt::Install-Recommends "false"` (the default). */
   readonly aptOptions?: readonly string[];
   /** Absolute path of the folder that becomes the tree; mmdebstrap makes it. */
@@ -62,6 +64,7 @@ export function mmdebstrapArgv(spec: TreeSpec): string[] {
       ...(spec.aptOptions ?? ['Apt::Install-Recommends "false"']),
     ].map(option => `--aptopt=${option}`),
     ...(spec.excludePaths ?? []).map(path => `--dpkgopt=path-exclude=${path}`),
+    ...(spec.includePaths ?? []).map(path => `--dpkgopt=path-include=${path}`),
     spec.distribution.suite,
     spec.target,
     ...sourceLines(spec.sources),
