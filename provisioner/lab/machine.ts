@@ -8,7 +8,6 @@ import { processStat } from './procs.js';
 import { bootIndexes, qemuArgs, sockets } from './qemu.js';
 import type { ChassisMachine } from './redfish.js';
 import type { BootOverride, Lab, LabNode, LabNodeStatus } from './types.js';
-import { setBootNext } from './uefivars.js';
 
 export interface Machine extends ChassisMachine {
   status(): LabNodeStatus;
@@ -138,7 +137,7 @@ export async function startMachine(lab: Lab, node: LabNode, log: (line: string) 
       mine.child.kill('SIGKILL');
     } else if (message.event === 'RESET') {
       log(`${node.name}: reset (${message.data?.reason ?? 'unknown'})`);
-      // The override is read when the firmware starts over: boot order and UEFI variables are QEMU's at its start.
+      // The override is given to QEMU at its start.
       if (boot.target !== 'none') void restart('reset with a boot override').catch(error => log(String(error)));
     }
   };
@@ -147,7 +146,6 @@ export async function startMachine(lab: Lab, node: LabNode, log: (line: string) 
     if (life) return;
     const target = boot.target;
     if (boot.once) boot = NONE;
-    if (node.firmware === 'uefi') await setBootNext(node, target);
     // The sooner of agent and machine to die takes the other's processes along: nothing is left behind.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuArgs(lab, node, target)], {
       stdio: ['ignore', 'ignore', 'pipe'],

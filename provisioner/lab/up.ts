@@ -12,6 +12,7 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -51,6 +52,7 @@ const PACKAGES: Record<string, string> = {
   ip: 'iproute2',
   openssl: 'openssl',
   'systemd-nspawn': 'systemd-container',
+  'ssh-keyscan': 'openssh-client',
 };
 
 function need(programs: readonly string[]): void {
@@ -127,7 +129,9 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
   const drivers = new Set(spec.nodes.map(node => node.bmc ?? 'ipmi'));
   need([
     'ip',
-    ...(kind === 'container' ? ['systemd-nspawn'] : ['qemu-system-x86_64', 'qemu-img', 'setpriv']),
+    ...(kind === 'container'
+      ? ['systemd-nspawn', 'ssh-keyscan', ...(spec.rootfs ? [] : ['mmdebstrap'])]
+      : ['qemu-system-x86_64', 'qemu-img', 'setpriv']),
     ...(kind === 'qemu' && drivers.has('ipmi') ? ['ipmi_sim', 'socat'] : []),
     ...(kind === 'qemu' && drivers.has('redfish') ? ['openssl'] : []),
   ]);
@@ -251,8 +255,8 @@ export async function labStatus(where: { name: string; dir?: string }): Promise<
   const none = { name: where.name, running: false, lab, nodes: [] };
   if (!lab) return { ...none, reason: `There is no lab "${where.name}".` };
   if (lab.kind === 'container') {
-    const pids = leftovers(where.name);
-    return { ...none, running: pids.length > 0, reason: pids.length > 0 ? null : 'No host runs.' };
+    const running = leftovers(where.name).length > 0;
+    return { ...none, running, reason: running ? null : 'No host runs.' };
   }
   try {
     const nodes = JSON.parse(await labCommand(lab, 'status', 10_000)) as LabNodeStatus[];
@@ -278,21 +282,24 @@ export async function labPower(
   await labCommand(lab, `power ${node} ${action}`);
 }
 
-const netnsFile = (name: string) => join('/run/netns', netnsOf(name));
+/** Names of the lab's namespaces that exist: its own, and those of its container hosts. */
+function namespaces(name: string): string[] {
+  const own = netnsOf(name);
+  try {
+    return readdirSync('/run/netns').filter(file => file === own || file.startsWith(`${own}.`));
+  } catch {
+    return [];
+  }
+}
 
-/** Processes that carry the lab's name in their environment, or live in its namespace; never we ourselves. */
-function leftovers(name: string): ProcessId[] {
+/** Processes that carry the lab's name in their environment, or live in one of its namespaces; never we ourselves. */
+function leftovers(name: string, inNamespaces = namespaces(name)): ProcessId[] {
   const own = ownLine();
   // /run/netns/NAME is a bind mount of the namespace: its inode is that of net:[…].
-  let inode: string | null = null;
-  try {
-    inode = `net:[${lstatSync(netnsFile(name)).ino}]`;
-  } catch {
-    // No namespace.
-  }
+  const inodes = new Set(inNamespaces.map(file => `net:[${statSync(join('/run/netns', file)).ino}]`));
   return allPids()
     .filter(pid => !own.has(pid))
-    .filter(pid => carries(pid, LAB_MARK, name) || (inode !== null && netnsOfProcess(pid) === inode))
+    .filter(pid => carries(pid, LAB_MARK, name) || inodes.has(netnsOfProcess(pid) ?? ''))
     .map(identify)
     .filter(id => id !== null);
 }
@@ -322,14 +329,16 @@ export async function labDown(where: { name: string; dir?: string; keepFiles?: b
     const ids = leftovers(name);
     if (ids.length === 0) break;
     found += ids.length;
-    const stuck = await endAll(ids, round === 0 ? 10_000 : 0);
+    // Hosts in containers are not asked: their systemd would take SIGTERM for something else, and take its time.
+    const hosts = namespaces(name).some(file => file !== netnsOf(name));
+    const stuck = await endAll(ids, round === 0 && !hosts ? 10_000 : 0);
     if (stuck.length > 0) {
       fail('lab-failed', `Processes of lab "${name}" do not end: ${stuck.map(id => id.pid).join(', ')}.`);
     }
   }
   for (const dir of dirs) await unmountBelow(join(dir, 'nodes'));
-  const namespace = existsSync(netnsFile(name));
-  if (namespace) await run('ip', 'netns', 'del', netnsOf(name));
+  const spaces = namespaces(name);
+  for (const file of spaces) await run('ip', 'netns', 'del', file);
   rmSync(runDirOf(name), { recursive: true, force: true });
   let files = false;
   if (!where.keepFiles) {
@@ -350,7 +359,7 @@ export async function labDown(where: { name: string; dir?: string; keepFiles?: b
       }
     }
   }
-  return { processes: found, namespace, files };
+  return { processes: found, namespace: spaces.length > 0, files };
 }
 
 function removeConsoleLinks(lab: Lab): void {
@@ -360,6 +369,13 @@ function removeConsoleLinks(lab: Lab): void {
       if (lstatSync(link).isSymbolicLink()) unlinkSync(link);
     } catch {
       // It is gone already.
+    }
+  }
+  for (const dir of [join(lab.dataDir, 'consoles'), lab.dataDir]) {
+    try {
+      rmdirSync(dir);
+    } catch {
+      // The server's recordings and database live there: they are not the lab's.
     }
   }
 }

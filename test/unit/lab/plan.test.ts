@@ -1,0 +1,151 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { ProblemError } from '../../../provisioner/core/problem.js';
+import { mountsBelow } from '../../../provisioner/lab/container.js';
+import { chassisScript, lanConf } from '../../../provisioner/lab/ipmisim.js';
+import { planLab } from '../../../provisioner/lab/plan.js';
+import { alive, carries, identify, ownLine, parseStat, processStat } from '../../../provisioner/lab/procs.js';
+import { bootIndexes, qemuArgs } from '../../../provisioner/lab/qemu.js';
+import { labSite } from '../../../provisioner/lab/site.js';
+import type { LabNodeSpec, LabSpec } from '../../../provisioner/lab/types.js';
+import { loadSiteOrThrow } from '../../../provisioner/site/load.js';
+
+const TCG = { accel: 'tcg', reason: 'for the test' } as const;
+const plan = (nodes: LabNodeSpec[], more: Partial<LabSpec> = {}) =>
+  planLab({ dir: '/var/lib/halligan/lab', name: 'rack', nodes, ...more }, TCG);
+
+describe('the plan of a lab', () => {
+  test('gives each node names, addresses and serials of its own', () => {
+    const lab = plan([{ name: 'n1' }, { name: 'n2', nics: 2, disks: [8, 20] }]);
+    const all = lab.nodes.flatMap(n => [
+      n.uuid,
+      n.serial,
+      n.bmc.ip,
+      n.console,
+      ...n.macs,
+      ...n.taps,
+      ...n.disks.map(d => d.serial),
+    ]);
+    expect(new Set(all).size).toBe(all.length);
+    expect(lab.nodes[1]!.disks.map(d => d.sizeGiB)).toEqual([8, 20]);
+  });
+
+  test('is the same again for the same lab, and another for another', () => {
+    expect(plan([{ name: 'n1' }])).toEqual(plan([{ name: 'n1' }]));
+    expect(plan([{ name: 'n1' }]).nodes[0]!.uuid).not.toBe(plan([{ name: 'n1' }], { name: 'other' }).nodes[0]!.uuid);
+  });
+
+  test.each<[string, LabNodeSpec[], Partial<LabSpec>]>([
+    ['a lab name that leaves its folder', [{ name: 'n1' }], { name: '../../etc' }],
+    ['a lab name with a dot, which separates hosts', [{ name: 'n1' }], { name: 'a.b' }],
+    ['no node', [], {}],
+    ['more nodes than addresses', Array.from({ length: 65 }, (_, i) => ({ name: `n${i}` })), {}],
+    ['two nodes of one name', [{ name: 'n1' }, { name: 'n1' }], {}],
+    ['a node name with a comma, which QEMU splits at', [{ name: 'n1,id=x' }], {}],
+    ['a disk of no size', [{ name: 'n1', disks: [0] }], {}],
+    ['half a disk', [{ name: 'n1', disks: [0.5] }], {}],
+    ['no memory', [{ name: 'n1', memoryMiB: 1 }], {}],
+    ['a socket path longer than the kernel takes', [{ name: 'n'.repeat(63) }], { name: 'a-lab-with-long-name' }],
+    ['in-band IPMI without IPMI', [{ name: 'n1', bmc: 'redfish', kcs: true }], {}],
+  ])('refuses %s', (_what, nodes, more) => {
+    expect(() => plan(nodes, more)).toThrow(ProblemError);
+  });
+});
+
+describe('the machine of a lab', () => {
+  test('boots the network first by BIOS, the disk first when the BMC says so', () => {
+    const node = plan([{ name: 'n1', nics: 2, disks: [8, 8] }]).nodes[0]!;
+    expect(bootIndexes(node, 'none')).toEqual({ nics: [1, 2], disks: [3, 4] });
+    expect(bootIndexes(node, 'pxe')).toEqual(bootIndexes(node, 'none'));
+    expect(bootIndexes(node, 'hdd')).toEqual({ disks: [1, 2], nics: [3, 4] });
+  });
+
+  test('leaves the boot order to OVMF, with its own PXE client', () => {
+    const lab = plan([{ name: 'n1', firmware: 'uefi' }]);
+    const args = qemuArgs(lab, lab.nodes[0]!, 'hdd').join(' ');
+    expect(args).not.toContain('bootindex');
+    expect(args).toContain('romfile=');
+    expect(args).toContain('OVMF_CODE');
+  });
+
+  test('has serial numbers, in-band IPMI only when asked for, and KVM only when chosen', () => {
+    const lab = plan([{ name: 'n1' }, { name: 'n2', kcs: true }]);
+    const [first, second] = lab.nodes.map(node => qemuArgs(lab, node, 'none').join(' '));
+    expect(first).toContain(`serial=${lab.nodes[0]!.serial}`);
+    expect(first).not.toContain('ipmi');
+    expect(second).toContain('isa-ipmi-kcs');
+    expect(first).toContain('tcg');
+    expect(qemuArgs({ ...lab, accel: 'kvm' }, lab.nodes[0]!, 'none').slice(4, 8)).toEqual([
+      '-accel',
+      'kvm',
+      '-cpu',
+      'host',
+    ]);
+  });
+
+  test('carries paths with a comma to QEMU unbroken', () => {
+    const lab = plan([{ name: 'n1' }], { dir: '/srv/a,readonly=on' });
+    expect(qemuArgs(lab, lab.nodes[0]!, 'none').join(' ')).toContain('file=/srv/a,,readonly=on/');
+  });
+});
+
+describe('the files of a lab', () => {
+  test('are a site that the server accepts, with references in place of passwords', () => {
+    const lab = {
+      ...plan([{ name: 'n1' }, { name: 'n2', bmc: 'redfish' }]),
+      tlsFingerprint: `sha256:${'a'.repeat(64)}`,
+    };
+    const text = labSite(lab);
+    const loaded = loadSiteOrThrow(text, 'site.yaml');
+    expect(loaded.site.nodes.map(node => node.bmc?.driver)).toEqual(['ipmi', 'redfish']);
+    expect(loaded.site.nodes[1]!.bmc?.tls_fingerprint).toBe(lab.tlsFingerprint);
+    expect(parse(text).nodes[0].bmc.password).toBe('file:/var/lib/halligan/lab/bmc-password');
+  });
+
+  test('name no nodes when they shall be discovered', () => {
+    expect(loadSiteOrThrow(labSite(plan([{ name: 'n1' }], { siteNodes: false })), 'site.yaml').site.nodes).toEqual([]);
+  });
+
+  test('quote what goes into a shell script', () => {
+    const lab = plan([{ name: 'n1' }], { dir: "/srv/it's $(id)" });
+    expect(chassisScript({ ...lab, runDir: "/run/it's $(id)" }, lab.nodes[0]!)).toContain(
+      `'/run/it'\\''s $(id)/agent.sock'`,
+    );
+    expect(lanConf(lab, lab.nodes[0]!, 'pw')).toContain('user 2 true "admin" "pw" admin');
+  });
+});
+
+describe('what a lab left behind', () => {
+  test('is told by start time, so that a recycled pid is not ours', () => {
+    const me = identify(process.pid)!;
+    expect(alive(me)).toBe(true);
+    expect(alive({ ...me, start: `${Number(me.start) + 1}` })).toBe(false);
+    expect(processStat(process.pid)!.cpuSeconds).toBeGreaterThan(0);
+    expect(ownLine().has(process.ppid)).toBe(true);
+  });
+
+  test('is found by its mark in the environment, whole and exact', () => {
+    const [name, value] = readFileSync('/proc/self/environ', 'utf8').split('\0')[0]!.split(/=(.*)/s) as [
+      string,
+      string,
+    ];
+    expect(carries(process.pid, name, value)).toBe(true);
+    expect(carries(process.pid, name, `${value}x`)).toBe(false);
+    expect(carries(process.pid, name.slice(1), value)).toBe(false);
+  });
+
+  test('reads the state of a process whose name has parentheses', () => {
+    const text = `7 (a) b (c) S 3 ${'0 '.repeat(9)}150 50 0 0 20 0 1 0 4711 0`;
+    expect(parseStat(text)).toEqual({ state: 'S', ppid: 3, start: '4711', cpuSeconds: 2 });
+    expect(parseStat('')).toBeNull();
+  });
+
+  test('unmounts only what is mounted below the lab, deepest first', () => {
+    const line = (path: string) => `36 35 98:0 / ${path} rw - overlay overlay rw`;
+    const table = ['/lab/nodes', '/lab/nodes/h1/root', '/lab/nodes/h1/root/x\\040y', '/lab/nodes-2', '/']
+      .map(line)
+      .join('\n');
+    expect(mountsBelow(table, '/lab/nodes')).toEqual(['/lab/nodes/h1/root/x y', '/lab/nodes/h1/root', '/lab/nodes']);
+  });
+});
