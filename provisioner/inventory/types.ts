@@ -18,7 +18,7 @@ export interface InventoryDisk {
   logicalSectorBytes: number;
   /** What is on it: partition table, file systems, LVM, RAID, ZFS, Ceph signatures (wipefs). Empty: blank. */
   signatures: { offset: number; type: string; label: string | null; uuid: string | null; partition: string | null }[];
-  /** Site name and node id of the Halligan installation found on it (partition label), or null. */
+  /** The first 8 hex digits of the id of the node that installed it (GPT partition name `halligan-…`), or null. */
   ownedBy: { nodeId: string } | null;
   smart: 'passed' | 'failed' | null;
 }
