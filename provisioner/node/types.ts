@@ -34,6 +34,8 @@ export interface NodeStatus {
   /** The installed system. */
   os: {
     address: string;
+    /** Of sshd; 22 when left out. */
+    port?: number;
     hostKey: string;
     login: string;
     image: string;
