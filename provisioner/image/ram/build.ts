@@ -76,6 +76,7 @@ const SQUASHFS_OPTIONS: Record<SquashfsCompression, readonly string[]> = {
   zstd: ['-comp', 'zstd', '-Xcompression-level', '12'],
 };
 const BASE = 'base.json';
+const STALE_MS = 6 * 3_600_000;
 
 /**
  * Builds `imagesDir/NAME`, or returns what is there when the same inputs were built before; with other keys alone only the
@@ -106,6 +107,7 @@ export async function buildRamImage(options: RamBuildOptions): Promise<RamImageM
   const built = options.force ? null : await store.get(name).catch(() => null);
   if (built?.kind === 'ram' && built.inputHash === hash) return built;
 
+  await removeStale(options.imagesDir, `.building-${name}-`, (options.clock ?? systemClock).nowMs());
   const staging = await mkdtemp(join(options.imagesDir, `.building-${name}-`));
   try {
     const base = built?.kind === 'ram' ? await readBase(join(options.imagesDir, name)) : null;
@@ -138,6 +140,15 @@ export async function buildRamImage(options: RamBuildOptions): Promise<RamImageM
     return manifest;
   } finally {
     await rm(staging, { recursive: true, force: true });
+  }
+}
+
+/** What a killed build left behind; one that is younger may still be at work. */
+async function removeStale(dir: string, prefix: string, nowMs: number): Promise<void> {
+  for (const entry of await readdir(dir)) {
+    const path = join(dir, entry);
+    const found = entry.startsWith(prefix) ? await stat(path).catch(() => null) : null;
+    if (found && nowMs - found.mtimeMs > STALE_MS) await rm(path, { recursive: true, force: true });
   }
 }
 
