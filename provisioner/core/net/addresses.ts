@@ -1,9 +1,16 @@
 /** Which of our own addresses a network's nodes use. */
 import { execFile } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import type { Network } from '../../site/schema.js';
 import { fail } from '../problem.js';
 import { contains, formatIpv4, parseCidr, parseIpv4 } from './ipv4.js';
+
+/** A network as the site file describes it, as far as it matters here. */
+export interface AddressedNetwork {
+  readonly name: string;
+  readonly cidr: string;
+  readonly interface?: string;
+  readonly server_address?: string;
+}
 
 /**
  * IPv4 addresses of an interface, undefined when there is none of that name. Asked of ip(8): os.networkInterfaces() leaves
@@ -37,7 +44,7 @@ function sourceAddressTowards(target: string): Promise<string | undefined> {
  * (a network behind a relay) the source address of the route there.
  * @throws ProblemError interface-missing
  */
-export async function serverAddressFor(network: Network): Promise<string> {
+export async function serverAddressFor(network: AddressedNetwork): Promise<string> {
   const cidr = parseCidr(network.cidr);
   if (network.interface !== undefined) {
     const entries = await interfaceAddresses(network.interface);
