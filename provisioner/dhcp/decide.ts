@@ -310,11 +310,14 @@ class Request {
 
   #nak(address: number | undefined, reason: string): Reply {
     const asked = address === undefined ? 'an address' : formatIpv4(address);
+    // A client that is refused its own address stops using it, so whoever it is reserved for need not wait.
+    const own = this.#c.leases.ofClient(this.#c.network.name, this.#m.mac);
+    const givesUp = own !== undefined && own.address === address && isLive(own, this.#now);
     return {
       kind: 'reply',
       type: 'NAK',
       client: this.#client,
-      change: null,
+      change: givesUp ? { kind: 'lease', lease: { ...own, state: 'released', expiresAt: this.#now } } : null,
       summary: `${this.#asked()} for ${asked}: NAK, ${reason}`,
       message: {
         ...this.#frame(),

@@ -170,9 +170,12 @@ export class LeaseTable implements LeaseView {
   #put(lease: Lease): void {
     this.#leases.set(lease.address, lease);
     // A quarantined address is nobody's, so the client gets another one.
-    if (lease.state === 'declined') this.#byClient.delete(clientKey(lease.network, lease.mac));
-    else if (lease.state === 'bound' || !this.#byClient.has(clientKey(lease.network, lease.mac)))
-      this.#byClient.set(clientKey(lease.network, lease.mac), lease.address);
+    const key = clientKey(lease.network, lease.mac);
+    if (lease.state === 'declined') {
+      if (this.#byClient.get(key) === lease.address) this.#byClient.delete(key);
+    } else if (lease.state === 'bound' || !this.#byClient.has(key)) {
+      this.#byClient.set(key, lease.address);
+    }
     if (lease.state === 'released') this.#end(lease.address, lease.network);
     else {
       this.#pools.get(lease.network)?.ended.delete(lease.address);
