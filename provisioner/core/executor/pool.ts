@@ -70,9 +70,12 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
   let retryTimer: NodeJS.Timeout | undefined;
   const stop = new AbortController();
 
-  const drop = (entry: Entry<C>): void => {
+  const forget = (entry: Entry<C>): void => {
     clearTimeout(entry.idleTimer);
     if (entries.get(entry.key) === entry) entries.delete(entry.key);
+  };
+  const drop = (entry: Entry<C>): void => {
+    forget(entry);
     entry.connection?.close();
   };
 
@@ -111,7 +114,7 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
         entry.idleSinceMs = clock.monotonicMs();
         entry.idleTimer = setTimeout(() => drop(entry), options.idleMs).unref();
         connection.onClosed(() => {
-          drop(entry);
+          forget(entry);
           pump();
         });
         pump();

@@ -107,7 +107,12 @@ describe('one command', () => {
   });
 
   it('quotes the whole command once more for sudo', async () => {
-    const s = await server({ onExec: (_command, channel) => (channel.exit(0), channel.end()) });
+    const s = await server({
+      onExec: (_command, channel) => {
+        channel.exit(0);
+        channel.end();
+      },
+    });
     await executor().run(at(s, { sudo: true }), `echo 'a b'`);
     expect(s.seen).toContain(`exec sudo -n -- sh -c 'echo '\\''a b'\\'''`);
   });
