@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 
 export interface ProbeRun {
   /** What the command printed on stdout and stderr. */
@@ -63,7 +64,9 @@ export async function probeKvm(options: {
     PROBE_TIMEOUT_MS,
   );
   if (/Linux version \d/.test(result.output)) return { works: true, reason: 'A kernel booted under KVM.' };
-  const last = result.output.trim().split('\n').pop()?.trim().slice(0, 200);
+  // Firmware paints its screen: keep what can be read.
+  const readable = stripVTControlCharacters(result.output.replaceAll('\x1bc', '')).replace(/[^\x20-\x7e\n]/g, '');
+  const last = readable.trim().split('\n').pop()?.trim().slice(0, 200);
   const what =
     result.code === null ? `nothing came within ${PROBE_TIMEOUT_MS / 1000} s` : `QEMU ended (${result.code})`;
   return { works: false, reason: `A kernel did not boot under KVM: ${what}${last ? `; last line: ${last}` : ''}.` };

@@ -22,7 +22,10 @@ describe('KVM', () => {
   });
 
   test('is not believed when the firmware comes up and the kernel hangs', async () => {
-    const result = await probeKvm({ kernel: '/boot/vmlinuz', run: prints('SeaBIOS (version 1.16)\n', null).run });
+    const result = await probeKvm({
+      kernel: '/boot/vmlinuz',
+      run: prints('SeaBIOS (version 1.16)\n\x1bc\x1b[?7l\x1b[2J\r\n', null).run,
+    });
     expect(result).toMatchObject({ works: false });
     expect(result.reason).toMatch(/nothing came within 10 s; last line: SeaBIOS/);
   });
