@@ -61,6 +61,8 @@ export function forbiddenAddress(address: string, allow: readonly string[]): str
     const [range, bits] = ipaddr.parseCIDR(entry);
     if (range.kind() === ip.kind() && ip.match(range, bits)) return null;
   }
+  // IPv6 outside of 2000::/3 is nobody's public address, whatever its name (RFC 4291): ::127.0.0.1 is one.
+  if (ip.kind() === 'ipv6' && !ip.match(ipaddr.parse('2000::'), 3)) return 'is no public address';
   const range = ip.range();
   return range === 'unicast' ? null : `is ${/^[aeiou]/.test(range) ? 'an' : 'a'} ${range} address`;
 }

@@ -71,7 +71,8 @@ export function parseManifest(text: string): ImageManifest | string {
   const validator = kind === 'os' ? Compile(OsManifestSchema) : Compile(RamManifestSchema);
   if (!validator.Check(value)) {
     const first = validator.Errors(value)[0];
-    return `${first?.instancePath || 'the whole'} ${first?.message ?? 'does not fit'}`;
+    const message = first?.message === 'schema is false' ? 'is not known' : (first?.message ?? 'does not fit');
+    return `${first?.instancePath || 'the whole'} ${message}`;
   }
   return value as ImageManifest;
 }
