@@ -214,7 +214,11 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
       const manifest = decision.kind === 'ram' ? await images.get(decision.image) : null;
       if (manifest && manifest.kind !== 'ram')
         fail('image-missing', `${manifest.name} is an image for disks, not a RAM environment.`);
-      const files = manifest && { kernel: manifest.kernel.name, initrd: manifest.initrd.name };
+      const files = manifest && {
+        kernel: manifest.kernel.name,
+        initrd: manifest.initrd.name,
+        parameters: (manifest.commandLine ?? '').split(/\s+/).filter(Boolean),
+      };
       const script = scripts.decided(base, identity, decision, files);
       const what = decision.kind === 'ram' ? `the RAM environment ${decision.image}` : decision.kind;
       record(`boots ${what}: ${decision.reason}`, { platform: identity.platform });

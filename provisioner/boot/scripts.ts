@@ -6,6 +6,8 @@ import type { BootDecision, BootIdentity } from './types.js';
 export interface RamFiles {
   readonly kernel: string;
   readonly initrd: string;
+  /** Kernel parameters that the image asks for, before ours. */
+  readonly parameters: readonly string[];
 }
 
 export interface Scripts {
@@ -37,7 +39,7 @@ export function createScripts(console: string): Scripts {
       if (decision.kind === 'nothing') return nothing({ reason: decision.reason });
       if (!files) throw new RenderError('the RAM environment has no files');
       const { image, token, rescue, reason } = decision;
-      return ram({ base, mac, image, token, rescue, reason, consoles, kernel: files.kernel, initrd: files.initrd });
+      return ram({ base, mac, image, token, rescue, reason, consoles, ...files });
     },
   };
   // Fail at start rather than in front of a machine when the console or a template is not printable.
@@ -53,7 +55,7 @@ export function createScripts(console: string): Scripts {
     'http://192.0.2.1:7481',
     sample,
     { kind: 'ram', image: 'ram', token: 'x', reason: '', rescue: true },
-    { kernel: 'k', initrd: 'i' },
+    { kernel: 'k', initrd: 'i', parameters: ['quiet'] },
   );
   return scripts;
 }

@@ -32,7 +32,7 @@ export interface NodeServiceDeps {
   readonly jobs: JobMaker;
   readonly adopt: (request: Parameters<NodeService['adopt']>[0]) => Promise<{
     name: string;
-    os: { address: string; hostKey: string; login: string; image: string };
+    os: { address: string; port?: number; hostKey: string; login: string; image: string };
     inventory: Inventory;
   }>;
 }

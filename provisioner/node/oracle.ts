@@ -117,6 +117,8 @@ export function createOracle(deps: OracleDeps): BootOracle {
       await events.emit({ type: 'boot.milestone', severity: 'debug', nodeId: node.id, message: name, data: { mac } });
     },
 
+    knowsToken: (token, kind) => tokens.known(token, kind === 'ram' ? 'ram' : 'first-boot'),
+
     async ramCallHome(token, report, remoteAddress) {
       const use = await tokens.use(token, 'ram', report.bootId).catch(async error => {
         if (error instanceof TokenReplayed) await freeze(error.nodeId, remoteAddress);

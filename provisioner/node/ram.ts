@@ -17,6 +17,7 @@ export const ramTarget = (ram: RamSession): SshTarget => ({ address: ram.address
 
 export const osTarget = (os: NonNullable<Node['status']['os']>): SshTarget => ({
   address: os.address,
+  ...(os.port === undefined ? {} : { port: os.port }),
   user: os.login,
   hostKey: os.hostKey,
   sudo: os.login !== 'root',
@@ -79,10 +80,14 @@ export async function ensureRam(node: Node, context: StateContext, signal: Abort
   if (node.status.os && !ordered) {
     await context.nodes.update(node.id, () => ({ status: { netboot: { orderedMs: now, count } } }));
     try {
-      await context.executor.run(osTarget(node.status.os), 'systemd-run --on-active=1 systemctl reboot', {
-        timeoutMs: 20_000,
-        signal,
-      });
+      await context.executor.run(
+        osTarget(node.status.os),
+        'systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl reboot',
+        {
+          timeoutMs: 20_000,
+          signal,
+        },
+      );
       return { waitingFor: 'its reboot into the RAM environment' };
     } catch (error) {
       context.log.warn(

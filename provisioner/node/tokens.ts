@@ -35,6 +35,8 @@ export interface Tokens {
     ttlSeconds: number,
     effect?: string,
   ): Promise<string>;
+  /** From memory, without spending it: could this token be accepted? */
+  known(token: string, purpose: TokenPurpose): boolean;
   /**
    * Spends the token for the boot `bootId`.
    * @throws ProblemError token-refused; TokenReplayed when another boot has used it
@@ -45,8 +47,11 @@ export interface Tokens {
 const hashOf = (token: string) => createHash('sha256').update(token).digest('hex');
 
 /** @param key secret of this server, 32 bytes */
-export function createTokens(db: Db, clock: Clock, key: Buffer): Tokens {
+export async function createTokens(db: Db, clock: Clock, key: Buffer): Promise<Tokens> {
+  const rows = await db.selectFrom('token').select(['hash', 'purpose']).execute();
+  const given = new Set(rows.map(r => `${r.purpose}/${r.hash}`));
   return {
+    known: (token, purpose) => given.has(`${purpose}/${hashOf(token)}`),
     async issue(nodeId, purpose, runId, ttlSeconds, effect) {
       const token = (
         effect === undefined
@@ -77,6 +82,7 @@ export function createTokens(db: Db, clock: Clock, key: Buffer): Tokens {
           .onConflict(c => c.doNothing())
           .execute();
       });
+      given.add(`${purpose}/${hash}`);
       return token;
     },
     use: (token, purpose, bootId) =>

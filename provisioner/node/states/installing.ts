@@ -142,10 +142,14 @@ async function write(
 
 async function reboot(node: Node, ram: RamSession, context: StateContext, signal: AbortSignal): Promise<void> {
   try {
-    await context.executor.run(ramTarget(ram), 'sync; systemd-run --on-active=1 systemctl reboot -ff', {
-      timeoutMs: 20_000,
-      signal,
-    });
+    await context.executor.run(
+      ramTarget(ram),
+      'sync; systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl reboot -ff',
+      {
+        timeoutMs: 20_000,
+        signal,
+      },
+    );
   } catch (error) {
     context.log.warn({ node: node.name, problem: asProblem(error) }, 'reboot by SSH failed, using the BMC');
     if (await context.power.automatic(node.id)) await context.power.set(node.id, 'cycle');

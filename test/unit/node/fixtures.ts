@@ -140,7 +140,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
   const events = createEventFeed(store.db, clock);
   const trace = createBootTrace(store.db, clock);
   const journal = createJournal(store, clock);
-  const tokens = createTokens(store.db, clock, Buffer.alloc(32, 7));
+  const tokens = await createTokens(store.db, clock, Buffer.alloc(32, 7));
   const nodes = await openNodeRepository(store, events, clock, state =>
     state === 'inspecting' ? site.deadlines.inspecting_seconds : site.deadlines.installing_seconds,
   );
