@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { follow, type InstallLab, installLab } from './install-lab.js';
 
@@ -10,9 +11,60 @@ beforeAll(async () => {
 });
 afterAll(() => lab?.close());
 
-describe('a bare disk', () => {
-  it('gets the system written by the script, with stages in order and a host key at the end', async () => {
+describe('a disk with a file system of somebody else', () => {
+  let ram: Awaited<ReturnType<InstallLab['ram']>>;
+  beforeAll(async () => {
+    execFileSync('mke2fs', ['-q', '-F', '-L', 'photos', disk]);
+    ram = await lab.ram([disk]);
+  });
+
+  it('is not taken, and is named', async () => {
+    await expect(lab.job(ram.inventory, {})).rejects.toMatchObject({
+      problem: { code: 'disk-foreign', message: 'n01: Disk would be overwritten: /dev/vda carries ext4 "photos".' },
+    });
+  });
+
+  it('is not taken either when the data came there after the inventory', async () => {
+    const disks = ram.inventory.disks.map(d => ({ ...d, signatures: [] }));
+    const job = await lab.job({ ...ram.inventory, disks }, {});
+    const end = await follow(lab, ram.target, job, 'install-late');
+    expect(end.code).toBe(1);
+    expect(end.problem).toBe('The disk /dev/vda carries data that is not ours: ext4');
+  });
+
+  it('is left with nothing that boots when the image turns out to be another one', async () => {
+    lab.tamper = (_path, bytes) => {
+      bytes[bytes.length >> 1]! ^= 1;
+      return bytes;
+    };
+    const end = await follow(lab, ram.target, await lab.job(ram.inventory, {}, { wipe: true }), 'install-tampered');
+    lab.tamper = null;
+    expect(end.code).toBe(1);
+    expect(end.problem).toMatch(/^The image came with the checksum [0-9a-f]{64} instead of [0-9a-f]{64}; the disk/);
+    expect(end.hostKey).toBe('');
+    const say = async (command: string) => (await lab.executor.run(ram.target, command)).stdout.trim();
+    expect(await say('lsblk -nro NAME,PARTLABEL /dev/vda')).toBe('vda \nvda1 halligan-5f0c2a41');
+    expect(await say('dd if=/dev/vda bs=440 count=1 status=none | tr -d "\\000" | wc -c')).toBe('0');
+  });
+
+  it('belongs to the node when the plug is pulled while it is written', async () => {
+    const job = await lab.job(ram.inventory, {}, { wipe: true });
+    let cut: Promise<void> | undefined;
+    const end = await Promise.race([
+      follow(lab, ram.target, job, 'install-cut', line => {
+        if (line.startsWith('HALLIGAN progress write')) cut ??= ram.machine.kill();
+      }).catch(() => 'cut'),
+      new Promise(resolve => ram.machine.child.once('exit', () => resolve('cut'))),
+    ]);
+    await cut;
+    expect(end).toBe('cut');
+  });
+});
+
+describe('a disk that was written halfway', () => {
+  it('is written from the beginning, without --wipe, with stages in order and a host key at the end', async () => {
     const { machine, target, inventory } = await lab.ram([disk]);
+    expect(inventory.disks[0]?.ownedBy).toEqual({ nodeId: '5f0c2a41' });
     const before = await machine.cpuSeconds();
     const job = await lab.job(inventory, {
       user_data: '#cloud-config\nruncmd:\n  - [touch, /var/tmp/own-user-data]\n',
@@ -31,12 +83,9 @@ describe('a bare disk', () => {
 
   for (const firmware of ['bios', 'uefi'] as const)
     it(`boots by ${firmware}, calls home once with its token and shows the host key that was handed over`, async () => {
-      const { machine, target, report, seconds, cpuSeconds } = await lab
-        .boot([disk], firmware, hostKey)
-        .catch((error: unknown) => {
-          // The first boot has spent the token: the second is only waited for by SSH.
-          throw error;
-        });
+      // A copy for each: a first boot spends the token.
+      const own = await lab.copy(disk, firmware);
+      const { machine, target, report, seconds, cpuSeconds } = await lab.boot([own], firmware, hostKey);
       console.log(`${firmware}: ${seconds.toFixed(1)} s, ${cpuSeconds.toFixed(1)} CPU s until the call home`);
       expect(report.token).toBe('first-boot-token');
       expect(report.body).toMatchObject({ schema: 1, hostname: 'n01' });
