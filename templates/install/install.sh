@@ -48,7 +48,7 @@ foreign() {
     [ "$(lsblk -dno PARTLABEL "$child")" != "$OWNER" ] || return 0
   done
   # shellcheck disable=SC2046
-  wipefs --noheadings --output TYPE "$1" $(partitions "$1") 2>/dev/null | sort -u | tr '\n' ' '
+  wipefs --noheadings --output TYPE "$1" $(partitions "$1") 2>/dev/null | sort -u | tr '\n' ' ' | sed 's/ $//'
 }
 
 # claim DISK: from now on the disk is ours, whatever interrupts us, and nothing on it boots.
@@ -335,7 +335,14 @@ set_boot_order() {
   for entry in $(echo "$order" | tr , ' '); do
     case ",$current$new," in *",$entry,"*) ;; *) rest="$rest,$entry" ;; esac
   done
-  list=$current$new$rest
+  if [ -n "$current" ]; then
+    list=$current$new$rest
+  else
+    # Firmware that does not say what it booted: what stood first was the network, or we would not be here.
+    rest=${rest#,}
+    list=${rest%%,*}$new
+    case $rest in *,*) list=$list,${rest#*,} ;; esac
+  fi
   efibootmgr -q -o "${list#,}"
 }
 

@@ -14,7 +14,7 @@ afterAll(() => lab?.close());
 describe('a disk with a file system of somebody else', () => {
   let ram: Awaited<ReturnType<InstallLab['ram']>>;
   beforeAll(async () => {
-    execFileSync('mke2fs', ['-q', '-F', '-L', 'photos', disk]);
+    execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-L', 'photos', disk]);
     ram = await lab.ram([disk]);
   });
 
