@@ -2,8 +2,13 @@ import { defineConfig } from 'vitest/config';
 
 const common = { environment: 'node' as const, testTimeout: 20_000, hookTimeout: 30_000 };
 
+// CI sums up the suites; people get the usual lines beside it.
+const report = process.env['HALLIGAN_REPORT'];
+
 export default defineConfig({
   test: {
+    reporters: report ? ['default', 'json'] : ['default'],
+    ...(report ? { outputFile: { json: report } } : {}),
     projects: [
       // Pure decisions and loopback sockets; needs no root, no packages beyond npm's.
       { test: { ...common, name: 'unit', include: ['test/unit/**/*.test.ts'] } },
