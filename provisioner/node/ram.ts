@@ -1,6 +1,6 @@
 /** Getting a node into the RAM environment and knowing that it is there. Shared by the working states. */
 
-import type { SshTarget } from '../core/executor/types.js';
+import type { DetachedResult, SshTarget } from '../core/executor/types.js';
 import { asProblem, ProblemError, problem } from '../core/problem.js';
 import type { StateContext } from './context.js';
 import type { Node, RamSession } from './types.js';
@@ -23,8 +23,17 @@ export const osTarget = (os: NonNullable<Node['status']['os']>): SshTarget => ({
   sudo: os.login !== 'root',
 });
 
-/** True when this very life of the RAM environment answers. */
-export async function ramAlive(context: StateContext, ram: RamSession, signal: AbortSignal): Promise<boolean> {
+/**
+ * Does this very life of the RAM environment answer? Another host key at its address means that the node was restarted
+ * (each boot makes its own) or that somebody stands in between: nothing was sent, and the session is over until the node
+ * calls home again.
+ */
+export async function ramAlive(
+  node: Node,
+  context: StateContext,
+  ram: RamSession,
+  signal: AbortSignal,
+): Promise<boolean> {
   try {
     const result = await context.executor.run(ramTarget(ram), 'cat /proc/sys/kernel/random/boot_id', {
       timeoutMs: 10_000,
@@ -32,9 +41,22 @@ export async function ramAlive(context: StateContext, ram: RamSession, signal: A
     });
     return result.stdout.trim() === ram.bootId;
   } catch (error) {
-    if (error instanceof ProblemError && error.problem.code === 'host-key-mismatch') throw error;
+    if (isMismatch(error)) await endSession(node, context, ram);
     return false;
   }
+}
+
+const isMismatch = (error: unknown): boolean =>
+  error instanceof ProblemError && error.problem.code === 'host-key-mismatch';
+
+async function endSession(node: Node, context: StateContext, ram: RamSession): Promise<void> {
+  await context.nodes.update(node.id, n => (n.status.ram?.bootId === ram.bootId ? { status: { ram: null } } : null));
+  await context.events.emit({
+    type: 'node.session-lost',
+    severity: 'warn',
+    nodeId: node.id,
+    message: `${node.name}: ${ram.address} shows another host key than the RAM environment that called home; it has to call home again.`,
+  });
 }
 
 export type RamAnswer = { readonly ram: RamSession } | { readonly waitingFor: string };
@@ -46,7 +68,7 @@ export type RamAnswer = { readonly ram: RamSession } | { readonly waitingFor: st
  */
 export async function ensureRam(node: Node, context: StateContext, signal: AbortSignal): Promise<RamAnswer> {
   const { ram } = node.status;
-  if (ram && (await ramAlive(context, ram, signal))) return { ram };
+  if (ram && (await ramAlive(node, context, ram, signal))) return { ram };
 
   const now = context.clock.nowMs();
   const ordered = node.status.netboot;
@@ -125,13 +147,23 @@ export async function keepPowered(node: Node, context: StateContext): Promise<'o
 }
 
 /**
- * A lost connection is no end of a job: the unit may still be at work on the node. Turned into an error that is not a
- * problem, so that the journal leaves the step open and the next try re-attaches.
+ * Follows a job in the RAM environment. A lost connection is no end of it: the unit may still be at work on the node, so
+ * that becomes an error that is not a problem; the journal leaves the step open and the next try re-attaches. Another
+ * host key is an end: that life of the RAM environment, and the unit with it, is gone.
  */
-export async function follow<T>(job: Promise<T>): Promise<T> {
+export async function follow(
+  node: Node,
+  context: StateContext,
+  ram: RamSession,
+  job: Promise<DetachedResult>,
+): Promise<DetachedResult> {
   try {
     return await job;
   } catch (error) {
+    if (isMismatch(error)) {
+      await endSession(node, context, ram);
+      return { kind: 'lost', reason: 'the node shows another host key, so it was restarted' };
+    }
     if (error instanceof ProblemError && error.problem.code === 'ssh-failed')
       throw new Error(`the node does not answer while it is at work (${error.message})`, { cause: error });
     throw error;

@@ -113,7 +113,12 @@ async function write(
             .catch(() => {});
         }
       };
-      const result = await follow(context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }));
+      const result = await follow(
+        node,
+        context,
+        ram,
+        context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }),
+      );
       if (result.kind === 'lost') return { lost: result.reason };
       if (result.code !== 0 || hostKey === '')
         throw new ProblemError(

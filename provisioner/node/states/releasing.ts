@@ -32,7 +32,12 @@ export const releasing: StateHandler = async (node, context, signal) => {
       if (read.kind === 'problem') stated = read.message;
       if (read.kind === 'stage') context.waiting(node.id, read.text).catch(() => {});
     };
-    const result = await follow(context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }));
+    const result = await follow(
+      node,
+      context,
+      ram,
+      context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }),
+    );
     if (result.kind === 'lost') return { lost: result.reason };
     if (result.code !== 0)
       throw new ProblemError(

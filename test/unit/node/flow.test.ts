@@ -98,6 +98,26 @@ describe('when the plug is pulled', () => {
     expect(world.nodes.byId(id)!.status.os?.hostKey).toBe('ssh-ed25519 AAAAsecond');
   });
 
+  it('takes another host key for a restart: sends nothing, waits for a new call home, starts over', async () => {
+    const id = await claimed();
+    let restarted = false;
+    world.machine.job = async (_unit, onLine) => {
+      if (!restarted) {
+        restarted = true;
+        world.machine.bootId = 'boot-2';
+        throw new ProblemError({ code: 'host-key-mismatch', message: 'another key', hint: '', retry: false });
+      }
+      onLine('key ssh-ed25519 AAAAsecond', 1);
+      return { kind: 'exited', code: 0, tail: '' };
+    };
+    await world.service.act('n1', 'install', {});
+    await until('session ended', () => restarted && world.nodes.byId(id)!.status.ram === null);
+    expect(state()).toBe('installing');
+    await world.bootRam('boot-2');
+    await until('written', () => world.nodes.byId(id)!.status.diskReady);
+    expect(new Set(world.machine.started).size).toBe(2);
+  });
+
   it('gives up after three restarts, in a named state with a reason and a next action', async () => {
     await claimed();
     let boots = 1;

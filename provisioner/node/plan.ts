@@ -1,0 +1,54 @@
+/** What an action would do to a node, as a value: for dry runs, for confirmation, and for whoever asks the API. Pure. */
+import { type NodeAction, transition } from './lifecycle.js';
+import type { ActionParams, NodeView } from './service.js';
+
+export interface PlannedAction {
+  readonly node: string;
+  readonly action: NodeAction;
+  /** Why it is not possible now, or null. */
+  readonly refusal: string | null;
+  /** What is lost. */
+  readonly destroys: readonly string[];
+  readonly interrupts: readonly string[];
+  /** Rough; null where nothing is worked on. */
+  readonly expectedSeconds: number | null;
+}
+
+const EXPECTED: Partial<Record<NodeAction, number>> = {
+  inspect: 180,
+  install: 420,
+  release: 240,
+  rescue: 180,
+  'end-rescue': 180,
+};
+
+/** @param node as the API shows it: an inventory may be old or missing, then the sentences say less */
+export function planAction(node: NodeView, action: NodeAction, params: ActionParams): PlannedAction {
+  const result = transition(node.state, action, node.status.rescueFrom ?? undefined);
+  const destroys: string[] = [];
+  const interrupts: string[] = [];
+  const { os, inventory } = node.status;
+  const disks = inventory?.disks ?? [];
+  const foreign = disks.filter(d => !d.ownedBy && d.signatures.length > 0).map(d => d.path);
+  if (action === 'install' && (os || node.status.diskReady))
+    destroys.push(`the installed system${os ? ` (${os.image})` : ''}`);
+  if (action === 'install' && params.wipe)
+    destroys.push(
+      foreign.length > 0 ? `data on the chosen disks, of ${foreign.join(', ')}` : 'data on the chosen disks',
+    );
+  if (action === 'release') {
+    const ours = disks.filter(d => d.ownedBy).map(d => d.path);
+    destroys.push(
+      `${os ? `the installed system (${os.image}) and ` : ''}everything on ${ours.length > 0 ? ours.join(', ') : 'the disks that we installed'}${params.erase === 'full' ? ', every block' : ''}`,
+    );
+  }
+  if (os && ['install', 'release', 'rescue', 'inspect'].includes(action)) interrupts.push('the running system');
+  return {
+    node: node.name,
+    action,
+    refusal: result.ok ? null : result.sentence,
+    destroys,
+    interrupts,
+    expectedSeconds: EXPECTED[action] ?? null,
+  };
+}
