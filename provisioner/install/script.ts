@@ -54,7 +54,6 @@ export function renderInstallScript(plan: InstallPlan): RenderedScript {
     LAYOUT: plan.layout,
     IMAGE_URL: plan.image.url,
     IMAGE_SHA256: plan.image.sha256,
-    IMAGE_BYTES: String(plan.image.bytes),
     RAW_BYTES: String(plan.image.rawBytes ?? 0),
     ROOT_PART: String(plan.image.rootPartition),
     ESP_PART: plan.image.espPartition === null ? '' : String(plan.image.espPartition),

@@ -9,7 +9,6 @@ export const STAGES = {
   grow: { text: 'growing the root file system', seconds: 2 },
   configure: { text: 'writing its configuration', seconds: 2 },
   bootloader: { text: 'installing the boot loader', seconds: 12 },
-  initramfs: { text: 'making the initramfs', seconds: 15 },
   'boot-order': { text: 'setting the boot order', seconds: 1 },
   sync: { text: 'flushing the disks', seconds: 2 },
   erase: { text: 'erasing the disks', seconds: 5 },
@@ -30,16 +29,5 @@ export function installStages(method: 'disk-image' | 'root-archive', firmware: '
   const order: StageName[] = firmware === 'uefi' ? ['boot-order'] : [];
   return method === 'disk-image'
     ? list('prepare', 'claim', 'write', 'partition', 'grow', 'configure', ...order, 'sync')
-    : list(
-        'prepare',
-        'claim',
-        'partition',
-        'filesystems',
-        'unpack',
-        'configure',
-        'bootloader',
-        'initramfs',
-        ...order,
-        'sync',
-      );
+    : list('prepare', 'claim', 'partition', 'filesystems', 'unpack', 'configure', 'bootloader', ...order, 'sync');
 }

@@ -1,5 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { SshTarget } from '../../provisioner/core/executor/types.js';
+import { netplanYaml, networkConfig } from '../../provisioner/install/network.js';
+import { seed } from '../../provisioner/install/seed.js';
 import { follow, type InstallLab, installLab } from './install-lab.js';
 
 let lab: InstallLab;
@@ -109,6 +112,52 @@ describe('a disk that was written halfway', () => {
         await say('awk \'$2 == "/" { print $1 }\' /etc/fstab'),
       );
       expect(await say('blkid -o value -s PARTLABEL /dev/vda1')).toBe('halligan-5f0c2a41');
+      if (firmware === 'bios') await acceptedByParsers(target);
       await machine.kill();
     });
 });
+
+/** netplan's and cloud-init's own parsers, where they are at home, read what we write for other nodes. */
+async function acceptedByParsers(target: SshTarget): Promise<void> {
+  const two = (n: number) => `52:54:00:99:00:0${n}`;
+  const plain = { dhcp: false, addresses: [], dns: [] };
+  const network = networkConfig({
+    interfaces: [
+      { ...plain, name: 'bond0', bond: { macs: [two(1), two(2)], mode: '802.3ad' }, mtu: 9000 },
+      { ...plain, name: 'bond1', bond: { macs: [two(3)], mode: 'active-backup' }, dhcp: true },
+      {
+        ...plain,
+        name: 'mgmt',
+        vlan: { id: 42, link: 'bond0' },
+        addresses: ['10.98.0.7/24'],
+        gateway: '10.98.0.1',
+        dns: ['10.98.0.1'],
+      },
+    ],
+    bootMac: two(1),
+    knownMacs: null,
+    domain: 'halligan.internal',
+  });
+  const { userData } = seed({
+    ...{
+      instanceId: 'i',
+      hostname: 'n01',
+      domain: 'halligan.internal',
+      login: 'hal',
+      siteUserData: null,
+      nodeUserData: null,
+    },
+    keys: [lab.executor.publicKey],
+  });
+  await lab.executor.run(target, 'mkdir -p /tmp/np/etc/netplan');
+  await lab.executor.write(target, '/tmp/np/etc/netplan/50-halligan.yaml', netplanYaml(network), 0o600);
+  await lab.executor.write(target, '/tmp/user-data', userData, 0o600);
+  const netplan = await lab.executor.run(
+    target,
+    'netplan generate --root-dir /tmp/np && ls /tmp/np/run/systemd/network',
+  );
+  expect([netplan.code, netplan.stderr]).toEqual([0, '']);
+  expect(netplan.stdout).toContain('10-netplan-mgmt.netdev');
+  const schema = await lab.executor.run(target, 'cloud-init schema --config-file /tmp/user-data');
+  expect([schema.code, schema.stdout.trim()]).toEqual([0, 'Valid cloud-config: /tmp/user-data']);
+}
