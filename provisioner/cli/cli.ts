@@ -20,6 +20,7 @@ import {
   parseCount,
   parseDuration,
   readSite,
+  readSiteText,
   usage,
   watch,
   withFormat,
@@ -369,12 +370,7 @@ function addSite(program: Command, deps: CliDeps): void {
     .action(
       command(deps, async (context, file: string | undefined, options: { site?: string }) => {
         const path = file ?? options.site ?? '/etc/halligan/site.yaml';
-        let text: string;
-        try {
-          text = readFileSync(path, 'utf8');
-        } catch (error) {
-          return fail('site-invalid', `${path}: ${(error as Error).message}.`, { hint: 'Name the file.' });
-        }
+        const text = readSiteText(path);
         const loaded = loadSite(text, path);
         const faults = Array.isArray(loaded) ? loaded : [];
         if (context.format === 'json' || context.format === 'yaml')
@@ -634,7 +630,7 @@ function addOperations(program: Command, deps: CliDeps): void {
     .addOption(
       new Option('--firmware <firmware>', 'of all machines; alternating when left out').choices(['bios', 'uefi']),
     )
-    .option('--image <image>', 'what gets installed', 'debian-12')
+    .option('--image <image>', 'what gets installed; the kernel for virtual machines by default', 'debian-12-cloud')
     .option('--report <file>', 'write a report as JSON')
     .option('--keep', 'leave lab and server running until Ctrl-C')
     .option('--dir <dir>', 'folder of images, disks and logs')

@@ -208,19 +208,20 @@ export async function watch(context: Context, draw: () => Promise<string>): Prom
   }
 }
 
-/** Reads and checks a site file. @throws ProblemError site-invalid, also when the file cannot be read */
-export function readSite(path: string): LoadedSite {
-  let text: string;
+/** The text of a site file. @throws ProblemError site-invalid when it cannot be read */
+export function readSiteText(path: string): string {
   try {
-    text = readFileSync(path, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     return fail('site-invalid', `${path}: ${code === 'ENOENT' ? 'there is no such file' : (error as Error).message}.`, {
-      hint: 'Name the file with --site; docs/example-site.yaml is one to start from.',
+      hint: 'Name the file; docs/example-site.yaml is one to start from.',
     });
   }
-  return loadSiteOrThrow(text, path);
 }
+
+/** Reads and checks a site file. @throws ProblemError site-invalid */
+export const readSite = (path: string): LoadedSite => loadSiteOrThrow(readSiteText(path), path);
 
 /** Where the data is, for commands that work without a server. */
 export const dataDirOf = (options: { site?: string; dataDir?: string }): string =>

@@ -74,7 +74,11 @@ export function render<T>(
     case 'json':
       return `${JSON.stringify(value, null, 2)}\n`;
     case 'yaml':
-      return stringify(JSON.parse(JSON.stringify(value)), { lineWidth: 0, aliasDuplicateObjects: false });
+      return stringify(JSON.parse(JSON.stringify(value)), {
+        lineWidth: 0,
+        aliasDuplicateObjects: false,
+        compat: 'yaml-1.1',
+      });
     case 'name':
       return rows.map(r => `${plain(options.name(r))}\n`).join('');
     default:

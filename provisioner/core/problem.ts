@@ -160,7 +160,7 @@ export const PROBLEMS = {
   },
   'disk-foreign': {
     summary: 'The disk carries data that Halligan does not own',
-    hint: 'If the data may go, install with `--wipe`; otherwise choose another disk with `--disk`.',
+    hint: 'If the data may go, install with `--wipe`; otherwise name another disk in its `disk_layout`.',
     retry: false,
     http: 409,
     exit: EXIT.refused,

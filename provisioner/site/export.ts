@@ -46,7 +46,7 @@ export function exportSite(site: Site, nodes: readonly Node[]): string {
   });
   for (const node of nodes) if (!named.has(node.name) && belongs(node)) all.push(siteNode(node));
   const whole = prune({ ...site, nodes: all.map(n => prune(n, NodeSchema)) }, SiteSchema);
-  return stringify(whole, { lineWidth: 120, aliasDuplicateObjects: false });
+  return stringify(whole, { lineWidth: 120, aliasDuplicateObjects: false, compat: 'yaml-1.1' });
 }
 
 interface Shape {
