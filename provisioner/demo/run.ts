@@ -31,6 +31,8 @@ export interface DemoOptions {
   readonly firmware?: 'bios' | 'uefi';
   /** A node that is not installed by then failed. */
   readonly timeoutSeconds: number;
+  /** Name of the lab; `demo` when left out. */
+  readonly labName?: string;
 }
 
 export interface DemoDeps {
@@ -51,6 +53,8 @@ export interface DemoDeps {
   /** argv of this program: node and its main file. */
   readonly self: readonly string[];
   readonly signal: AbortSignal;
+  /** Sees every event of the nodes as it comes. */
+  readonly onEvent?: (event: FeedEvent) => void;
 }
 
 export interface DemoReport {
@@ -97,7 +101,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDeps): Promise<Dem
   say(`Lab: ${specs.map(n => `${n.name} (${n.firmware?.toUpperCase()}, BMC by ${n.bmc})`).join(', ')}.`);
   const lab = await deps.labUp({
     dir: labDir,
-    name: 'demo',
+    name: options.labName ?? 'demo',
     nodes: specs,
     dataDir,
     siteNodes: true,
@@ -156,6 +160,7 @@ async function installAll(
   );
   const following = client.follow(event => {
     if (event.nodeId === null) return;
+    deps.onEvent?.(event);
     const list = events.get(event.nodeId) ?? [];
     list.push(event);
     events.set(event.nodeId, list);

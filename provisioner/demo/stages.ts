@@ -19,28 +19,38 @@ export interface NodeTimes {
   readonly totalSeconds: number | null;
 }
 
+const isState = (event: FeedEvent, state: string) => event.type === 'node.state' && event.data['to'] === state;
+const ENDS: Readonly<Record<Stage, (event: FeedEvent) => boolean>> = {
+  firmware: e => e.type === 'boot.decision',
+  ram: e => e.type === 'node.called-home',
+  install: e => e.type === 'install.written',
+  boot: e => e.type === 'node.first-boot',
+  ssh: e => isState(e, 'installed'),
+};
+
+/** The event that ended each stage that was reached, in order. @param events of one node, oldest first */
+export function stageEnds<E extends FeedEvent>(events: readonly E[]): { stage: Stage; event: E }[] {
+  const ends: { stage: Stage; event: E }[] = [];
+  for (const stage of STAGES) {
+    const event = events.find(ENDS[stage]);
+    if (!event) break;
+    ends.push({ stage, event });
+  }
+  return ends;
+}
+
 /**
  * @param events of one node, oldest first
  * @param poweredMs when the BMC was told to start it
  */
 export function stageSeconds(events: readonly FeedEvent[], poweredMs: number): NodeTimes {
-  const first = (match: (e: FeedEvent) => boolean): number | undefined => events.find(match)?.atMs;
-  const to = (state: string) => first(e => e.type === 'node.state' && e.data['to'] === state);
-  const marks: { stage: Stage; at: number | undefined }[] = [
-    { stage: 'firmware', at: first(e => e.type === 'boot.decision') },
-    { stage: 'ram', at: first(e => e.type === 'node.called-home') },
-    { stage: 'install', at: first(e => e.type === 'install.written') },
-    { stage: 'boot', at: first(e => e.type === 'node.first-boot') },
-    { stage: 'ssh', at: to('installed') },
-  ];
   const stages: Partial<Record<Stage, number>> = {};
   let before = poweredMs;
-  for (const { stage, at } of marks) {
-    if (at === undefined) break;
-    stages[stage] = Math.max(0, at - before) / 1000;
-    before = at;
+  for (const { stage, event } of stageEnds(events)) {
+    stages[stage] = Math.max(0, event.atMs - before) / 1000;
+    before = event.atMs;
   }
-  const end = to('installed');
+  const end = events.find(ENDS.ssh)?.atMs;
   return { stages, totalSeconds: end === undefined ? null : (end - poweredMs) / 1000 };
 }
 
