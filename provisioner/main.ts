@@ -1,25 +1,166 @@
 #!/usr/bin/env node
-/** Composition root: reads flags and environment, wires the parts, ends the process. */
+/** Composition root: the only place that reads flags and environment, wires everything, and ends the process. */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { pino } from 'pino';
-import { systemClock } from './core/clock.js';
-import { asProblem, PROBLEMS } from './core/problem.js';
+import { runCli } from './cli/cli.js';
+import { socketClient } from './cli/client.js';
+import type { LabReport } from './cli/deps.js';
+import { backup, DATABASE_FILE, restore } from './core/backup.js';
+import { systemClock as clock } from './core/clock.js';
+import { packageRoot } from './core/distributions/load.js';
+import { lockDatabase } from './core/lock.js';
+import { runDemo } from './demo/run.js';
+import { createImageStore } from './image/store.js';
+import { buildImage, importImage } from './images.js';
+import { type Lab, labCpuSeconds, labDown, labStatus, labUp } from './lab/index.js';
 import { startServer } from './serve.js';
-import { loadSiteOrThrow } from './site/load.js';
 
-const [command, , sitePath] = process.argv.slice(2);
-const log = pino({ level: process.env['LOG_LEVEL'] ?? 'info', base: null });
-try {
-  if (command === 'serve') {
-    const loaded = loadSiteOrThrow(readFileSync(sitePath!, 'utf8'), sitePath!);
-    const server = await startServer({ loaded, version: '0.1.0', clock: systemClock, log, env: process.env });
-    for (const line of server.listening) console.log(line);
-    const stop = () => void server.close().then(() => process.exit(0));
-    process.once('SIGTERM', stop);
-    process.once('SIGINT', stop);
-  }
-} catch (error) {
-  const problem = asProblem(error, 'internal');
-  console.error(`${problem.message}\n${problem.hint}`, error);
-  process.exit(PROBLEMS[problem.code].exit);
+// Everything that we make is for the owner alone (threat T20).
+process.umask(0o077);
+
+const root = packageRoot();
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+const { env } = process;
+const stop = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort());
+const credentials = env['CREDENTIALS_DIRECTORY'];
+const labDirOf = (name: string) => join('/var/lib/halligan/lab', name);
+
+/** A bug: said, recorded, and the process ends; its supervisor starts it again. Never "carry on". */
+const crash = (error: unknown) => {
+  process.stderr.write(`halligan: a bug, please report it: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(1);
+};
+process.on('uncaughtException', crash);
+process.on('unhandledRejection', crash);
+
+async function report(where: { name: string; dir?: string }): Promise<LabReport> {
+  const status = await labStatus({ dir: labDirOf(where.name), ...where });
+  return {
+    name: status.name,
+    running: status.running,
+    reason: status.reason,
+    siteFile: status.lab ? join(status.lab.dir, 'site.yaml') : null,
+    netns: status.lab?.netns ?? null,
+    machines: [
+      ...(status.lab?.nodes ?? []).map(node => ({
+        name: node.name,
+        power: status.nodes.find(n => n.name === node.name)?.power ?? 'unknown',
+        firmware: node.firmware,
+        macs: node.macs,
+        bmc: `${node.bmc.driver} ${node.bmc.address}`,
+      })),
+      ...(status.lab?.hosts ?? []).map(host => ({
+        name: host.name,
+        power: 'on',
+        firmware: 'container',
+        macs: [host.mac],
+        bmc: `ssh ${host.address} ${host.hostKey}`,
+      })),
+    ],
+  };
 }
+
+await runCli(
+  {
+    version,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    stdin: process.stdin,
+    env,
+    clock,
+    signal: stop.signal,
+    exit: code => {
+      process.exitCode = code;
+      // Output that a pipe has not taken yet is given the time; what hangs beyond that is not.
+      setTimeout(() => process.exit(code), 500).unref();
+    },
+    connect: socketClient,
+    async serve({ loaded }) {
+      const log = pino({ level: env['HALLIGAN_LOG'] ?? 'info', base: null }, pino.destination(1));
+      const server = await startServer({ loaded, version, clock, log, env });
+      for (const line of server.listening) log.info({}, line);
+      await new Promise<void>(resolve => {
+        if (stop.signal.aborted) resolve();
+        stop.signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      log.info({}, 'stopping');
+      await server.close();
+    },
+    async demo(command, print) {
+      const { dir, report: reportFile, firmware, ...rest } = command;
+      const result = await runDemo(
+        {
+          ...rest,
+          dir: dir ?? join(root, '.cache/demo'),
+          ...(reportFile === undefined ? {} : { report: reportFile }),
+          ...(firmware === undefined ? {} : { firmware }),
+        },
+        {
+          clock,
+          print,
+          async buildImages(dataDir, image, onProgress) {
+            // Little compression: the demo builds once and writes twice.
+            for (const name of ['ram-cloud', image])
+              await buildImage({ name, dataDir, clock, compression: 3, signal: stop.signal, onProgress });
+          },
+          labUp,
+          labDown: (lab: Lab) => labDown({ name: lab.name, dir: lab.dir }),
+          labCpuSeconds,
+          self: [process.execPath, join(root, 'dist/provisioner/main.js')],
+          signal: stop.signal,
+        },
+      );
+      return result.nodes.every(n => n.result === 'installed');
+    },
+    buildImage: (command, onProgress) =>
+      buildImage({
+        ...command,
+        clock,
+        signal: stop.signal,
+        onProgress,
+        ...(credentials === undefined ? {} : { credentialsDirectory: credentials }),
+      }),
+    importImage: (command, onProgress) => importImage({ ...command, signal: stop.signal, onProgress }),
+    listImages: dataDir => createImageStore(join(dataDir, 'images')).list(),
+    async labUp(command, progress) {
+      const { nodes, diskGiB, memoryMiB, bmc, firmware, nics, dir, ...rest } = command;
+      progress(`Lab ${command.name}: ${nodes} ${command.kind === 'qemu' ? 'machines' : 'hosts'}`);
+      await labUp({
+        ...rest,
+        dir: dir ?? labDirOf(command.name),
+        nodes: Array.from({ length: nodes }, (_, i) => ({
+          name: `n${String(i + 1).padStart(2, '0')}`,
+          firmware: firmware ?? (i % 2 === 0 ? 'bios' : 'uefi'),
+          disks: [diskGiB],
+          nics,
+          bmc: bmc === 'both' ? (i % 2 === 0 ? 'ipmi' : 'redfish') : bmc,
+          ...(memoryMiB === undefined ? {} : { memoryMiB }),
+        })),
+        siteNodes: true,
+      });
+      return report({ name: command.name, ...(dir === undefined ? {} : { dir }) });
+    },
+    labStatus: report,
+    async labDown(where) {
+      const done = await labDown({ dir: labDirOf(where.name), ...where });
+      return `Lab ${where.name}: ended ${done.processes} processes${done.namespace ? ', removed its network' : ''}${done.files ? ', removed its files' : ''}.`;
+    },
+    async backup(command) {
+      const done = await backup({ ...command, clock });
+      return `Wrote ${done.file}: ${done.bytes} bytes, ${done.encrypted ? 'encrypted' : 'NOT encrypted'}, SHA-256 ${done.sha256}.`;
+    },
+    async restore(command) {
+      // Held while files are exchanged, so that no server starts on half of them; and refused while one runs.
+      const lock = lockDatabase(join(command.dataDir, DATABASE_FILE));
+      try {
+        const done = await restore({ ...command, clock });
+        return `Restored the backup of ${new Date(done.createdMs).toISOString()} into ${command.dataDir}${done.replaced ? `; what was there is in ${done.replaced}` : ''}.`;
+      } finally {
+        lock.release();
+      }
+    },
+  },
+  process.argv.slice(2),
+);

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type Clock, sleep } from '../core/clock.js';
 import type { FeedEvent } from '../core/events.js';
-import { shWords } from '../core/executor/quote.js';
+import { shQuote } from '../core/executor/quote.js';
 import { asProblem, fail } from '../core/problem.js';
 import type { Lab, LabNodeSpec } from '../lab/index.js';
 import type { NodeView } from '../node/service.js';
@@ -221,6 +221,8 @@ async function installAll(
     ...('reason' in rest && rest.reason !== undefined ? { reason: rest.reason } : {}),
     ...stageSeconds(events.get(node.id) ?? [], poweredMs.get(node.id) ?? 0),
     cpuSeconds: cpu[node.name] ?? null,
+    address: node.status.os?.address ?? null,
+    login: node.status.os?.login ?? null,
   }));
 }
 
@@ -283,15 +285,17 @@ function finish(
       `Images: ${report.imageSeconds} s of ${report.wallSeconds} s in all.`,
   );
   if (options.report) print(`Report: ${options.report}`);
-  const inside = ['ip', 'netns', 'exec', lab.netns];
+  const socket = join(lab.dataDir, 'halligan.sock');
+  const cli = `npm run -s halligan -- --socket ${shWord(socket)}`;
+  const first = report.nodes[0];
   print('');
   print(options.keep ? 'Try next, in another terminal:' : 'Try next (with --keep everything stays up until Ctrl-C):');
-  const site = join(lab.dir, 'site.yaml');
-  const socket = join(lab.dataDir, 'halligan.sock');
-  const cli = ['npm', 'run', '-s', 'halligan', '--', '--socket', socket];
-  print(`  ${shWords(...cli, 'node', 'list')}`);
-  print(`  ${shWords(...cli, 'node', 'why', report.nodes[0]?.name ?? 'n01')}`);
-  print(`  ${shWords(...cli, 'node', 'release', report.nodes[0]?.name ?? 'n01', '--yes')}`);
-  print(`  ${shWords(...inside, 'ssh', '-i', key.file, `ubuntu@ADDRESS`)}`);
-  print(`  less ${site}`);
+  print(`  ${cli} node list`);
+  print(`  ${cli} node why ${first?.name ?? 'n01'}`);
+  print(`  ${cli} node release ${first?.name ?? 'n01'} --yes`);
+  if (first?.address) print(`  ip netns exec ${lab.netns} ssh -i ${shWord(key.file)} ${first.login}@${first.address}`);
+  print(`  less ${shWord(join(lab.dir, 'site.yaml'))}`);
 }
+
+/** Quoted only where a shell would take it apart. */
+const shWord = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : shQuote(text));

@@ -65,6 +65,9 @@ export interface DemoNode {
   readonly totalSeconds: number | null;
   /** User and system seconds of its QEMU process. */
   readonly cpuSeconds: number | null;
+  /** Where and as whom it answers SSH. */
+  readonly address: string | null;
+  readonly login: string | null;
 }
 
 /** The table at the end of the demo. */

@@ -17,6 +17,13 @@ import type { Node } from './types.js';
 /** Firmware, RAM environment and call home together must fit in; an operator may look at the machine meanwhile. */
 const RAM_TOKEN_SECONDS = 30 * 60;
 
+/** What the boot scripts report, for people. */
+const MILESTONES: Readonly<Record<string, string>> = {
+  kernel: 'its boot script fetches kernel and RAM environment',
+  boot: 'the kernel of the RAM environment starts',
+  local: 'its firmware goes on to its own disk',
+};
+
 export interface OracleDeps {
   readonly site: Site;
   readonly nodes: NodeRepository;
@@ -114,7 +121,13 @@ export function createOracle(deps: OracleDeps): BootOracle {
       if (!node) return;
       const at = clock.nowMs();
       await nodes.update(node.id, () => ({ status: { milestone: { name, atMs: at }, lastSeenMs: at } }));
-      await events.emit({ type: 'boot.milestone', severity: 'debug', nodeId: node.id, message: name, data: { mac } });
+      await events.emit({
+        type: 'boot.milestone',
+        severity: 'debug',
+        nodeId: node.id,
+        message: `${node.name}: ${MILESTONES[name] ?? name}`,
+        data: { mac, name },
+      });
     },
 
     knowsToken: (token, kind) => tokens.known(token, kind === 'ram' ? 'ram' : 'first-boot'),

@@ -42,6 +42,8 @@ describe('seconds per stage', () => {
         stages,
         totalSeconds,
         cpuSeconds: 99.25,
+        address: '10.99.0.10',
+        login: 'ubuntu',
       },
       {
         name: 'n2',
@@ -52,6 +54,8 @@ describe('seconds per stage', () => {
         stages: {},
         totalSeconds: null,
         cpuSeconds: null,
+        address: null,
+        login: null,
       },
     ]);
     expect(table).toBe(
