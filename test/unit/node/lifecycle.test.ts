@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { chooseBoot } from '../../../provisioner/node/boot-choice.js';
+import { lifecyclePage } from '../../../provisioner/node/diagram.js';
 import {
   isFailure,
   isWorking,
@@ -67,6 +68,10 @@ describe('the lifecycle table', () => {
   it('never wipes by accident: install is not possible from available, discovered or a working state', () => {
     for (const state of ['available', 'discovered', 'inspecting', 'installing', 'releasing'] as const)
       expect(transition(state, 'install').ok, state).toBe(false);
+  });
+
+  it('is what docs/lifecycle.md shows', async () => {
+    await expect(lifecyclePage()).toMatchFileSnapshot('../../../docs/lifecycle.md');
   });
 
   it('returns from rescue to where the node came from', () => {
