@@ -29,8 +29,18 @@ export const Action = Type.Enum([...NODE_ACTIONS], { description: 'An action of 
 export const PowerAction = Type.Enum(['status', 'on', 'off', 'cycle']);
 const PowerStateSchema = Type.Enum(['on', 'off', 'unknown']);
 
-/** What the site file may say about installing, here with nothing filled in. */
-const PartialInstall = Type.Partial(InstallSchema, closed);
+/** What the site file may say about installing, here with nothing filled in: what is not said is left as it is. */
+const { image, disk_layout, interfaces, ssh_keys, user_data } = InstallSchema.properties;
+const PartialInstall = Type.Object(
+  {
+    image,
+    disk_layout,
+    interfaces: Type.Optional(Type.Array(interfaces.items, { maxItems: 64 })),
+    ssh_keys: Type.Optional(Type.Array(ssh_keys.items, { maxItems: 64 })),
+    user_data,
+  },
+  closed,
+);
 
 export const NodeViewSchema = Type.Object(
   {
@@ -52,7 +62,6 @@ export const NodeViewSchema = Type.Object(
         bmc: nullable(BmcSchema),
         roles: Type.Array(Type.String()),
         install: Type.Record(Type.String(), Type.Unknown()),
-        wipe: Type.Boolean(),
       },
       { description: 'What the operator said.' },
     ),
@@ -107,7 +116,9 @@ export const NodeChangeSchema = Type.Object(
 export const ActionParamsSchema = Type.Object(
   {
     image: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'install: another image.' })),
-    wipe: Type.Optional(Type.Boolean({ description: 'install: foreign data on the chosen disks may go.' })),
+    wipe: Type.Optional(
+      Type.Boolean({ description: 'install: foreign data on the chosen disks may go; release: that on all disks.' }),
+    ),
     layout: Type.Optional(Type.Enum(['plain', 'lvm', 'mdraid'], { description: 'install: another disk layout.' })),
     erase: Type.Optional(
       Type.Enum(['quick', 'full'], { description: 'release: erase signatures only, or everything.' }),

@@ -194,7 +194,10 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
       .option('--yes', 'do not ask'),
   );
   action('release', 'erase nodes and give them back', c =>
-    c.option('--erase <how>', 'quick (signatures) or full (every block)').option('--yes', 'do not ask'),
+    c
+      .option('--erase <how>', 'quick (signatures) or full (every block)')
+      .option('--wipe', 'disks with data that is not ours, too')
+      .option('--yes', 'do not ask'),
   );
   action('rescue', 'boot the RAM environment, with a shell for the operators’ keys');
   action('end-rescue', 'leave the rescue');

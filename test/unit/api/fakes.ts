@@ -32,7 +32,7 @@ nodes:
 export const site = (): LoadedSite => loadSiteOrThrow(SITE_TEXT, '/etc/halligan/site.yaml');
 
 export function nodeView(name: string, state: NodeState, more: Partial<NodeView> = {}): NodeView {
-  const n = Number(/\d+$/.exec(name)?.[0] ?? 1);
+  const n = Number(/\d+$/.exec(name)?.[0] ?? 99);
   return {
     id: `id-${name}`,
     name,
@@ -46,7 +46,7 @@ export function nodeView(name: string, state: NodeState, more: Partial<NodeView>
     waitingFor: null,
     failure: null,
     maintenance: null,
-    spec: { address: null, bmc: null, roles: [], install: {}, wipe: false },
+    spec: { address: null, bmc: null, roles: [], install: {} },
     status: {
       inventory: null,
       inventoryMs: null,
@@ -163,7 +163,7 @@ export const traceEntry = {
 export function feedInMemory(): EventFeed & { forget(upTo: number): void } {
   let rows: FeedEvent[] = [];
   let id = 0;
-  const emitter = new EventEmitter();
+  const emitter = new EventEmitter().setMaxListeners(0);
   return {
     async emit(event) {
       const row: FeedEvent = {
@@ -197,7 +197,7 @@ export function feedInMemory(): EventFeed & { forget(upTo: number): void } {
 
 /** Echoes what is typed; n02 has none. */
 export function echoingConsoles(): Consoles & { typed: string[]; followers: () => number } {
-  const emitter = new EventEmitter();
+  const emitter = new EventEmitter().setMaxListeners(0);
   const typed: string[] = [];
   const check = (nodeId: string) => {
     if (nodeId === 'id-n02') fail('console-missing', 'n02 has no console: its power driver is manual.');

@@ -20,7 +20,7 @@ beforeEach(async () => {
       nodeView('n01', 'available', { source: 'site' }),
       nodeView('n02', 'claimed'),
       nodeView('n10', 'installed', {
-        spec: { address: '10.99.0.20', bmc: null, roles: ['compute'], install: {}, wipe: false },
+        spec: { address: '10.99.0.20', bmc: null, roles: ['compute'], install: {} },
       }),
       nodeView('n03', 'installing-failed', {
         failure: problem('disk-foreign', 'n03: /dev/vda carries an ext4 file system that is not ours.'),

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { exportSite } from '../../../provisioner/site/export.js';
 import { type LoadedSite, loadSite, loadSiteOrThrow } from '../../../provisioner/site/load.js';
+import { nodeView } from '../api/fakes.js';
 
 const good = (text: string): LoadedSite => {
   const loaded = loadSite(text, 'site.yaml');
@@ -385,5 +386,41 @@ describe('exportSite', () => {
   it('writes a file that reads back to the same site', () => {
     const { site } = good(readFileSync('docs/example-site.yaml', 'utf8'));
     expect(good(exportSite(site, [])).site).toEqual(site);
+  });
+});
+
+describe('exportSite with nodes of the database', () => {
+  it('keeps what the file says, fills in what it leaves open, adds who was added, leaves out who was merely seen', () => {
+    const { site } = good(
+      stringify({ ...BASE, nodes: [{ name: 'a', macs: ['52:54:00:00:00:0a'], roles: ['compute'] }] }),
+    );
+    const bmc = { driver: 'manual' as const, cipher_suite: 3 };
+    const spec = { address: '10.99.0.5', bmc, roles: ['volume'], install: { image: 'x' } };
+    const nodes = [
+      nodeView('a', 'installed', {
+        source: 'site',
+        macs: ['52:54:00:00:00:0a', '52:54:00:00:00:0b'],
+        serial: 'S',
+        spec,
+      }),
+      nodeView('seen', 'available', { macs: ['52:54:00:00:00:0c'] }),
+      nodeView('taken', 'claimed', { macs: ['52:54:00:00:00:0d'], serial: 'on' }),
+      nodeView('added', 'discovered', { source: 'api', macs: ['52:54:00:00:00:0e'], serial: null }),
+    ];
+    const text = exportSite(site, nodes);
+    expect(text).toContain('serial: "on"');
+    expect(good(text).site.nodes).toEqual([
+      {
+        name: 'a',
+        macs: ['52:54:00:00:00:0a'],
+        serial: 'S',
+        address: '10.99.0.5',
+        bmc,
+        roles: ['compute'],
+        install: { image: 'x', interfaces: [], ssh_keys: [] },
+      },
+      { name: 'taken', macs: ['52:54:00:00:00:0d'], serial: 'on', roles: [] },
+      { name: 'added', macs: ['52:54:00:00:00:0e'], roles: [] },
+    ]);
   });
 });
