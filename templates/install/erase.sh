@@ -1,10 +1,10 @@
-# Erases every disk of a node that is given back. In: ERASE (quick or full), DISKS (kernel paths), concatenated after
-# common.sh.
+# Erases the disks of a node that is given back. In: ERASE (quick or full), the disks as common.sh takes them; runs
+# concatenated after it.
 cleanup() { :; }
 
 stage prepare
+find_disks
 for disk in $DISKS; do
-  [ -b "$disk" ] || die install-failed "The disk $disk is gone"
   [ "$(blockdev --getro "$disk")" = 0 ] || die install-failed "The disk $disk is read-only"
 done
 stage erase

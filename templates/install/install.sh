@@ -23,32 +23,14 @@ cleanup() {
 
 # ---- disks
 
-# disk_of PATH SIZE SERIAL WWN: where that disk is now. Kernel names move between boots, identities do not.
-disk_of() {
-  for want in wwn serial path; do
-    for sys in /sys/class/block/*; do
-      dev=/dev/${sys##*/}
-      [ ! -e "$sys/partition" ] && [ -e "$sys/size" ] || continue
-      [ $(($(cat "$sys/size") * 512)) = "$2" ] || continue
-      case $want in
-        wwn) [ -n "$4" ] && [ "$(lsblk -dno WWN "$dev" | tr -d ' ')" = "$4" ] || continue ;;
-        serial) [ -n "$3" ] && [ "$(lsblk -dno SERIAL "$dev" | sed 's/^ *//; s/ *$//')" = "$3" ] || continue ;;
-        path) [ "$dev" = "$1" ] || continue ;;
-      esac
-      echo "$dev"
-      return 0
-    done
-  done
-  return 1
-}
-
-# foreign DISK: what is on it that is not ours; nothing for a blank disk.
+# foreign DISK: what is on it that is not ours; nothing for a blank disk. Fails when that cannot be told.
 foreign() {
   for child in $(partitions "$1"); do
     [ "$(lsblk -dno PARTLABEL "$child")" != "$OWNER" ] || return 0
   done
   # shellcheck disable=SC2046
-  wipefs --noheadings --output TYPE "$1" $(partitions "$1") 2>/dev/null | sort -u | tr '\n' ' ' | sed 's/ $//'
+  types=$(wipefs --noheadings --output TYPE "$1" $(partitions "$1")) || return 1
+  echo "$types" | sort -u | tr '\n' ' ' | sed 's/^ *//; s/ *$//'
 }
 
 # claim DISK: from now on the disk is ours, whatever interrupts us, and nothing on it boots.
@@ -348,24 +330,16 @@ set_boot_order() {
 
 # ---- main
 
-rm -rf $W
+# What a run that was killed left mounted goes first: nothing below it may be deleted.
+cleanup
+rm -rf --one-file-system $W
 mkdir -p $M
 
 stage prepare
-DISKS=
-n=1
-while [ $n -le "$DISK_COUNT" ]; do
-  eval "path=\$DISK_${n}_PATH size=\$DISK_${n}_SIZE serial=\$DISK_${n}_SERIAL wwn=\$DISK_${n}_WWN"
-  # shellcheck disable=SC2154
-  disk=$(disk_of "$path" "$size" "$serial" "$wwn") || die disk-no-match "The disk $path (serial ${serial:-none}) is not there any more"
-  case " $DISKS " in *" $disk "*) die disk-no-match "Two disks of the plan are one: $disk" ;; esac
-  DISKS="$DISKS${DISKS:+ }$disk"
-  [ $n != 1 ] || DISK1=$disk
-  n=$((n + 1))
-done
+find_disks
 if [ "$WIPE" != 1 ]; then
   for disk in $DISKS; do
-    found=$(foreign "$disk")
+    found=$(foreign "$disk") || die install-failed "It cannot be told what is on the disk $disk: wipefs failed"
     [ -z "$found" ] || die disk-foreign "The disk $disk carries data that is not ours: $found"
   done
 fi
