@@ -6,6 +6,7 @@ import { type Problem, ProblemError } from '../core/problem.js';
 export interface DemoClient {
   get<T>(path: string): Promise<T>;
   post<T>(path: string, body: unknown): Promise<T>;
+  patch<T>(path: string, body: unknown): Promise<T>;
   /** Calls `onEvent` for each event from the first one on, until the signal aborts. */
   follow(onEvent: (event: FeedEvent) => void, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
@@ -13,7 +14,7 @@ export interface DemoClient {
 
 export function demoClient(socketPath: string): DemoClient {
   const client = new Client('http://localhost', { socketPath });
-  const call = async <T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T> => {
+  const call = async <T>(method: 'GET' | 'POST' | 'PATCH', path: string, body?: unknown): Promise<T> => {
     const response = await client.request({
       method,
       path: `/api/v1${path}`,
@@ -27,6 +28,7 @@ export function demoClient(socketPath: string): DemoClient {
   return {
     get: path => call('GET', path),
     post: (path, body) => call('POST', path, body),
+    patch: (path, body) => call('PATCH', path, body),
     async follow(onEvent, signal) {
       // A connection of its own: a stream would block every other request on the first one.
       const stream = new Client('http://localhost', { socketPath, bodyTimeout: 0 });

@@ -4,6 +4,7 @@ import type { ImageStore, OsImageManifest } from '../image/types.js';
 import type { JobMaker } from '../node/context.js';
 import type { Node } from '../node/types.js';
 import type { DiskLayout, Site } from '../site/schema.js';
+import { ownerTag } from './owner.js';
 import { planInstall } from './plan.js';
 import { readProgress } from './progress.js';
 import { renderEraseScript, renderInstallScript } from './script.js';
@@ -49,6 +50,7 @@ export function createJobMaker(deps: JobMakerDeps): JobMaker {
         summary: plan.summary,
         image: image.name,
         login: plan.login,
+        claims: { disks: plan.disks.map(disk => disk.path), owner: ownerTag(node.id) },
       };
     },
     erase(node, mode) {

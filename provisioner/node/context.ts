@@ -23,6 +23,8 @@ export interface NodeJob {
   /** Effective image and login, for the record of the installed system. */
   readonly image: string;
   readonly login: string;
+  /** Disks that it makes its own before it writes to them, and the mark that they carry from then on. */
+  readonly claims?: { readonly disks: readonly string[]; readonly owner: string };
 }
 
 /** What a line of a job's output means. */

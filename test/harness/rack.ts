@@ -1,6 +1,16 @@
 /** A virtual rack with a real server inside its network, for the tests that go the whole way. */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -45,7 +55,13 @@ export interface Rack {
 export async function rackUp(
   name: string,
   nodes: LabNodeSpec[],
-  options: { siteText?: (text: string) => string } = {},
+  options: {
+    siteText?: (text: string, lab: Lab) => string;
+    /** Called with the server's folder of images, to add to them; what is there is shared with other runs. */
+    images?: (dir: string) => void;
+    /** Called before the server starts, with all machines switched off. */
+    prepare?: (lab: Lab) => Promise<void>;
+  } = {},
 ): Promise<Rack> {
   const cache = resolve(process.env['HALLIGAN_CACHE'] ?? join(ROOT, '.cache'));
   const shared = join(cache, 'demo', 'data');
@@ -58,7 +74,10 @@ export async function rackUp(
   const dir = mkdtempSync(join(tmpdir(), `halligan-${name}-`));
   const data = join(dir, 'data');
   mkdirSync(data, { mode: 0o700 });
-  symlinkSync(images, join(data, 'images'));
+  mkdirSync(join(data, 'images'));
+  for (const image of readdirSync(images).filter(entry => existsSync(join(images, entry, 'manifest.json'))))
+    if (!image.startsWith('.')) symlinkSync(realpathSync(join(images, image)), join(data, 'images', image));
+  options.images?.(join(data, 'images'));
   symlinkSync(join(shared, 'keys'), join(data, 'keys'));
   const key = join(dir, 'operator-key');
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key]);
@@ -71,7 +90,7 @@ export async function rackUp(
     sshKeys: [readFileSync(`${key}.pub`, 'utf8').trim()],
   });
   const sitePath = join(lab.dir, 'site.yaml');
-  if (options.siteText) writeFileSync(sitePath, options.siteText(readFileSync(sitePath, 'utf8')));
+  if (options.siteText) writeFileSync(sitePath, options.siteText(readFileSync(sitePath, 'utf8'), lab));
 
   const main = join(ROOT, 'dist/provisioner/main.js');
   if (!existsSync(main)) throw new Error('not built: npm run build');
@@ -156,6 +175,7 @@ export async function rackUp(
     },
   };
   try {
+    await options.prepare?.(lab);
     await start();
   } catch (error) {
     await labDown({ name, dir: lab.dir });

@@ -5,7 +5,7 @@
  * server re-attaches to the unit; a restarted node gets a new attempt, because its disk is half written.
  */
 import { asProblem, ProblemError, problem } from '../../core/problem.js';
-import type { StateContext, StateHandler } from '../context.js';
+import type { NodeJob, StateContext, StateHandler } from '../context.js';
 import { go, stay } from '../lifecycle.js';
 import { ensureRam, follow, keepPowered, osTarget, ramTarget } from '../ram.js';
 import type { ActionParams } from '../service.js';
@@ -59,6 +59,30 @@ export const installing: StateHandler = async (node, context, signal) => {
 const isWritten = (output: unknown): output is Written =>
   typeof output === 'object' && output !== null && 'hostKey' in output;
 
+/** Stages of the installer in which a disk may still carry what the inventory saw on it. */
+const BEFORE_CLAIM = new Set(['prepare', 'claim']);
+
+/**
+ * The inventory of this life of the RAM environment saw the disk before it became ours. Without this, an installation that
+ * fails later could neither be repeated without `--wipe` nor released with its disk erased.
+ */
+function recordClaim(node: Node, { claims }: NodeJob, context: StateContext): void {
+  if (!claims) return;
+  context.nodes
+    .update(node.id, n => {
+      const { inventory } = n.status;
+      const stale = inventory?.disks.some(d => claims.disks.includes(d.path) && d.ownedBy?.nodeId !== claims.owner);
+      if (!inventory || !stale) return null;
+      const disks = inventory.disks.map(d =>
+        claims.disks.includes(d.path) ? { ...d, signatures: [], ownedBy: { nodeId: claims.owner } } : d,
+      );
+      return { status: { inventory: { ...inventory, disks } } };
+    })
+    .catch(error =>
+      context.log.warn({ node: node.name, error: String(error) }, 'the claim of its disks was not recorded'),
+    );
+}
+
 /** One attempt to write the disk. 'lost': the node was restarted, try again. */
 async function write(
   node: Node,
@@ -102,6 +126,7 @@ async function write(
         if (read.kind === 'result') hostKey = read.hostKey;
         if (read.kind === 'problem') stated = read.message;
         if (read.kind === 'stage') {
+          if (!BEFORE_CLAIM.has(read.name)) recordClaim(node, job, context);
           context.waiting(node.id, read.text).catch(() => {});
           context.events
             .emit({
