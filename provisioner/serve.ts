@@ -37,6 +37,7 @@ import type { NodeState } from './node/lifecycle.js';
 import { SPINE_HANDLERS, startStateLoop } from './node/loop.js';
 import { createNodeService } from './node/node-service.js';
 import { createOracle } from './node/oracle.js';
+import { endJobs } from './node/ram.js';
 import { openNodeRepository } from './node/repository.js';
 import { syncSite } from './node/site-sync.js';
 import { createTokens } from './node/tokens.js';
@@ -192,6 +193,7 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
       loop,
       clock,
       jobs,
+      stopJobs: node => endJobs(node, context),
       adopt: request => adoptHost({ ...request, executor, clock, log }),
     });
     const oracle = createOracle({

@@ -33,7 +33,7 @@ export function createJobMaker(deps: JobMakerDeps): JobMaker {
         image,
         layout: layoutOf(node, params.layout),
         interfaces: node.spec.install.interfaces ?? [],
-        wipe: params.wipe === true || node.spec.wipe,
+        wipe: params.wipe === true,
         domain: site.domain,
         login: site.install.login,
         keys: [deps.serverKey, ...site.install.ssh_keys, ...(node.spec.install.ssh_keys ?? [])].map(key => key.trim()),
@@ -53,15 +53,16 @@ export function createJobMaker(deps: JobMakerDeps): JobMaker {
         claims: { disks: plan.disks.map(disk => disk.path), owner: ownerTag(node.id) },
       };
     },
-    erase(node, mode) {
+    erase(node, mode, all) {
       const disks = (node.status.inventory?.disks ?? []).filter(disk => !disk.removable && !disk.readOnly);
+      // Data that is not ours goes by the operator's word only, as when installing.
+      const erased = disks.filter(disk => all || disk.ownedBy?.nodeId === ownerTag(node.id));
+      const left = disks.filter(disk => !erased.includes(disk) && disk.signatures.length > 0);
+      const names = (some: typeof disks) => some.map(disk => disk.path).join(', ');
       return {
-        ...renderEraseScript(
-          disks.map(disk => disk.path),
-          mode,
-        ),
+        ...renderEraseScript(erased, mode),
         timeoutMs: ERASE_TIMEOUT_MS[mode],
-        summary: `erased ${disks.map(disk => disk.path).join(', ') || 'no disk'} (${mode})`,
+        summary: `Erased ${names(erased) || 'no disk'} (${mode})${left.length > 0 ? `; left alone, because the data is not ours: ${names(left)}` : ''}.`,
         image: '',
         login: '',
       };

@@ -35,6 +35,9 @@ export interface InstallIntent {
   readonly token: string;
 }
 
+/** What the scripts find a disk by. */
+export type DiskIdentity = Pick<InventoryDisk, 'path' | 'sizeBytes' | 'serial' | 'wwn'>;
+
 export interface InstallPlan {
   readonly node: { readonly id: string; readonly name: string };
   readonly method: 'disk-image' | 'root-archive';
@@ -51,7 +54,7 @@ export interface InstallPlan {
     /** Built by us: its boot files are known and get this node's names. */
     readonly ours: boolean;
   };
-  readonly disks: readonly Pick<InventoryDisk, 'path' | 'sizeBytes' | 'serial' | 'wwn'>[];
+  readonly disks: readonly DiskIdentity[];
   readonly rootBytes: number | null;
   readonly owner: string;
   readonly wipe: boolean;

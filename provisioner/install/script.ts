@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fail } from '../core/problem.js';
 import { templatesDir } from '../core/render.js';
 import { netplanYaml } from './network.js';
-import type { InstallPlan } from './plan.js';
+import type { DiskIdentity, InstallPlan } from './plan.js';
 
 export interface RenderedScript {
   readonly script: string;
@@ -17,6 +17,18 @@ const MAX_VARIABLE_BYTES = 120 * 1024;
 
 const read = (name: string): string => readFileSync(join(templatesDir(), 'install', name), 'utf8');
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
+
+/** Disks by what they are, not by what the kernel calls them at the moment: the script looks for them itself. */
+function diskEnv(disks: readonly DiskIdentity[]): Record<string, string> {
+  const env: Record<string, string> = { DISK_COUNT: String(disks.length) };
+  for (const [index, disk] of disks.entries()) {
+    env[`DISK_${index + 1}_PATH`] = disk.path;
+    env[`DISK_${index + 1}_SIZE`] = String(disk.sizeBytes);
+    env[`DISK_${index + 1}_SERIAL`] = disk.serial ?? '';
+    env[`DISK_${index + 1}_WWN`] = disk.wwn ?? '';
+  }
+  return env;
+}
 
 interface TargetFile {
   readonly path: string;
@@ -65,15 +77,9 @@ export function renderInstallScript(plan: InstallPlan): RenderedScript {
     HOST_NAME: plan.node.name,
     CONSOLE: plan.console,
     NETPLAN: base64(netplanYaml(plan.network)),
-    DISK_COUNT: String(plan.disks.length),
+    ...diskEnv(plan.disks),
     FILE_COUNT: String(files.length),
   };
-  for (const [index, disk] of plan.disks.entries()) {
-    env[`DISK_${index + 1}_PATH`] = disk.path;
-    env[`DISK_${index + 1}_SIZE`] = String(disk.sizeBytes);
-    env[`DISK_${index + 1}_SERIAL`] = disk.serial ?? '';
-    env[`DISK_${index + 1}_WWN`] = disk.wwn ?? '';
-  }
   for (const [index, file] of files.entries())
     env[`FILE_${index}`] = `${file.mode} ${file.path} ${base64(file.content)}`;
   for (const [name, value] of Object.entries(env)) {
@@ -84,10 +90,7 @@ export function renderInstallScript(plan: InstallPlan): RenderedScript {
   return { script: read('common.sh') + read('install.sh'), env };
 }
 
-/** Erasing the disks of a node: `quick` removes everything that identifies data, `full` the data. */
-export function renderEraseScript(disks: readonly string[], mode: 'quick' | 'full'): RenderedScript {
-  for (const disk of disks)
-    if (!/^\/dev\/[A-Za-z0-9/_-]+$/.test(disk))
-      fail('inventory-refused', `${JSON.stringify(disk)} is no name of a disk.`);
-  return { script: read('common.sh') + read('erase.sh'), env: { ERASE: mode, DISKS: disks.join(' ') } };
+/** Erasing disks: `quick` removes everything that identifies data, `full` the data. */
+export function renderEraseScript(disks: readonly DiskIdentity[], mode: 'quick' | 'full'): RenderedScript {
+  return { script: read('common.sh') + read('erase.sh'), env: { ERASE: mode, ...diskEnv(disks) } };
 }

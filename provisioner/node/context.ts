@@ -37,7 +37,8 @@ export type JobLine =
 /** The installer half of the working states: pure plans turned into scripts. Throws ProblemError disk-…, image-…. */
 export interface JobMaker {
   install(node: Node, params: ActionParams, firstBootToken: string, url: string): Promise<NodeJob>;
-  erase(node: Node, mode: 'quick' | 'full'): NodeJob;
+  /** @param all disks with other people's data, too */
+  erase(node: Node, mode: 'quick' | 'full', all: boolean): NodeJob;
   read(line: string): JobLine;
 }
 

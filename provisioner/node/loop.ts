@@ -7,6 +7,7 @@ import { sleep } from '../core/clock.js';
 import { asProblem, ProblemError, problem } from '../core/problem.js';
 import type { StateContext, StateHandler } from './context.js';
 import { isWorking, type Outcome, STATES, type WorkingState } from './lifecycle.js';
+import { endJobs } from './ram.js';
 import { inspecting } from './states/inspecting.js';
 import { installing } from './states/installing.js';
 import { releasing } from './states/releasing.js';
@@ -27,8 +28,8 @@ export const SPINE_HANDLERS: Handlers = { inspecting, installing, releasing, res
 export interface StateLoop {
   /** Something happened to this node: look at it now. */
   poke(nodeId: string): void;
-  /** Stops the handler of this node and waits until it has let go. */
-  stop(nodeId: string): Promise<void>;
+  /** Stops the handler of this node, waits until it has let go, and keeps the node still while `then` runs. */
+  stop<T>(nodeId: string, then: () => Promise<T>): Promise<T>;
   close(): Promise<void>;
 }
 
@@ -45,7 +46,7 @@ export function startStateLoop(context: StateContext, handlers: Handlers): State
   const poked = new Set<string>();
   /** Deadlines on the monotonic clock, so that a jump of the wall clock fails nobody. */
   const deadlines = new Map<string, { sinceMs: number; atMonotonicMs: number }>();
-  const held = new Set<string>();
+  const held = new Map<string, number>();
   let wake: () => void = () => {};
 
   const deadlineOf = (node: Node): number => {
@@ -63,14 +64,16 @@ export function startStateLoop(context: StateContext, handlers: Handlers): State
       await context.waiting(node.id, outcome.waitingFor);
       notBefore.set(node.id, clock.monotonicMs() + STAY_MS);
     } else if (outcome.kind === 'go') {
+      await endRun(node, 'done', outcome.reason);
       await nodes.transition(node.id, outcome.event, outcome.reason);
     } else {
-      if (node.status.runId !== null) {
-        const run = await context.journal.get(node.status.runId);
-        if (run?.state === 'running') await context.journal.end(run.id, 'failed', outcome.problem);
-      }
+      await endRun(node, 'failed', outcome.problem);
       await nodes.failWorking(node.id, outcome.problem);
     }
+  };
+  const endRun = async (node: Node, state: 'done' | 'failed', result: unknown): Promise<void> => {
+    const run = node.status.runId === null ? undefined : await context.journal.get(node.status.runId);
+    if (run?.state === 'running') await context.journal.end(run.id, state, result);
   };
 
   const work = async (node: Node, handler: StateHandler, signal: AbortSignal): Promise<void> => {
@@ -97,7 +100,7 @@ export function startStateLoop(context: StateContext, handlers: Handlers): State
     } finally {
       clearTimeout(timer);
       const now = nodes.byId(node.id);
-      if (!signal.aborted && now && now.state === node.state && deadlineOf(now) <= clock.monotonicMs())
+      if (!signal.aborted && now && now.state === node.state && deadlineOf(now) <= clock.monotonicMs()) {
         await settle(now, {
           kind: 'fail',
           problem: problem(
@@ -105,19 +108,38 @@ export function startStateLoop(context: StateContext, handlers: Handlers): State
             `${now.name} was ${STATES[now.state as WorkingState].label.toLowerCase()} for ${Math.round((clock.nowMs() - now.stateSinceMs) / 60_000)} minutes; it waited for ${now.waitingFor ?? 'nothing named'}.`,
           ),
         });
+        await endJobs(now, context);
+      }
     }
   };
 
+  /** Shows that it waits for its turn; the time of a state begins when its work may begin. */
+  const queue = (node: Node) => {
+    const waitingFor = `its turn: ${context.site.limits.installs} nodes install already`;
+    const total = context.site.deadlines.installing_seconds * 1000;
+    const late = node.deadlineMs !== null && node.deadlineMs - clock.nowMs() < 0.9 * total;
+    if (node.waitingFor === waitingFor && !late) return;
+    deadlines.delete(node.id);
+    nodes
+      .update(node.id, n =>
+        n.state === node.state ? { waitingFor, ...(late ? { deadlineMs: clock.nowMs() + total } : {}) } : null,
+      )
+      .catch(error => log.warn({ node: node.name, error: String(error) }, 'an installation that waits for its turn'));
+  };
+
   const tick = () => {
-    let installs = [...works.keys()].filter(id => nodes.byId(id)?.state === 'installing').length;
+    let installs = [...works.keys()]
+      .map(nodes.byId)
+      .filter(n => n?.state === 'installing' && !n.status.diskReady).length;
     for (const node of nodes.all()) {
       if (!isWorking(node.state) || works.has(node.id) || held.has(node.id) || node.maintenance !== null) continue;
       const handler = handlers[node.state];
       if (!handler) continue;
       const due = poked.delete(node.id) || (notBefore.get(node.id) ?? 0) <= clock.monotonicMs();
       if (!due) continue;
-      if (node.state === 'installing' && ++installs > context.site.limits.installs) {
-        void context.waiting(node.id, `its turn: ${context.site.limits.installs} nodes install already`);
+      // Its disk is written already: what is left costs next to nothing, and others wait for its turn to end.
+      if (node.state === 'installing' && !node.status.diskReady && ++installs > context.site.limits.installs) {
+        queue(node);
         continue;
       }
       const abort = new AbortController();
@@ -150,14 +172,17 @@ export function startStateLoop(context: StateContext, handlers: Handlers): State
       notBefore.delete(nodeId);
       wake();
     },
-    async stop(nodeId) {
+    async stop(nodeId, then) {
       const at = works.get(nodeId);
-      held.add(nodeId);
+      held.set(nodeId, (held.get(nodeId) ?? 0) + 1);
       try {
         at?.abort.abort();
         await at?.done;
+        return await then();
       } finally {
-        held.delete(nodeId);
+        const rest = (held.get(nodeId) ?? 1) - 1;
+        if (rest > 0) held.set(nodeId, rest);
+        else held.delete(nodeId);
         notBefore.delete(nodeId);
       }
     },

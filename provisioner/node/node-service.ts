@@ -30,6 +30,8 @@ export interface NodeServiceDeps {
   readonly clock: Clock;
   /** Plans the install without doing it, so that what cannot work is refused at once. */
   readonly jobs: JobMaker;
+  /** Ends what runs on the node for us, as far as it can be reached; what is left is ended before the next job. */
+  readonly stopJobs: (node: Node) => Promise<void>;
   readonly adopt: (request: Parameters<NodeService['adopt']>[0]) => Promise<{
     name: string;
     os: { address: string; port?: number; hostKey: string; login: string; image: string };
@@ -107,8 +109,7 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
     async remove(selector) {
       const node = nodes.find(selector);
       if (node.source === 'site') fail('site-owns', `${node.name} is named in the site file; take it out there.`);
-      await loop.stop(node.id);
-      await nodes.remove(node.id);
+      await loop.stop(node.id, () => nodes.remove(node.id));
     },
     async update(selector, change) {
       const node = nodes.find(selector);
@@ -135,14 +136,16 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       const node = nodes.find(selector);
       legal(node, action);
       if (action === 'abort') {
-        await loop.stop(node.id);
-        const aborted = await nodes.failWorking(
-          node.id,
-          problem(
-            'aborted',
-            `${node.name}: an operator aborted it while it waited for ${node.waitingFor ?? 'nothing named'}.`,
+        const aborted = await loop.stop(node.id, () =>
+          nodes.failWorking(
+            node.id,
+            problem(
+              'aborted',
+              `${node.name}: an operator aborted it while it waited for ${node.waitingFor ?? 'nothing named'}.`,
+            ),
           ),
         );
+        await deps.stopJobs(aborted);
         if (node.status.runId !== null) await journal.end(node.status.runId, 'aborted', null).catch(() => {});
         return view(aborted);
       }
@@ -157,7 +160,6 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
         status.rescueFrom = isFailure(node.state) ? 'claimed' : node.state;
       const change: NodeChange = { status };
       if (params.name !== undefined && action === 'claim') change.name = params.name;
-      if (action === 'install' && params.wipe) change.spec = { wipe: true };
       const moved = await nodes.transition(node.id, action, `Ordered by an operator${describe(params)}.`, change);
       if (action === 'end-rescue') await leaveRescue(moved);
       loop.poke(node.id);
@@ -225,8 +227,7 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
 
   async function checkInstall(node: Node, params: ActionParams): Promise<void> {
     if (!node.status.inventory) return;
-    const trial: Node = params.wipe ? { ...node, spec: { ...node.spec, wipe: true } } : node;
-    await deps.jobs.install(trial, params, 'dry-run', 'http://dry.run');
+    await deps.jobs.install(node, params, 'dry-run', 'http://dry.run');
   }
 
   /** Back from rescue: an installed node starts its disk again. */

@@ -16,6 +16,8 @@ import type { Node } from './types.js';
 
 /** Firmware, RAM environment and call home together must fit in; an operator may look at the machine meanwhile. */
 const RAM_TOKEN_SECONDS = 30 * 60;
+/** Machines that asked what to boot and never called home. */
+const UNKNOWN_MAX = 2000;
 
 /** What the boot scripts report, for people. */
 const MILESTONES: Readonly<Record<string, string>> = {
@@ -58,6 +60,9 @@ export function createOracle(deps: OracleDeps): BootOracle {
     }
     if (found.kind === 'new') {
       if (site.discovery.unknown === 'ignore') return { none: 'the site ignores unknown machines' };
+      // Anybody on the segment can make up MACs.
+      if (nodes.all().filter(n => n.state === 'discovered' && n.source === 'dhcp').length >= UNKNOWN_MAX)
+        return { none: `${UNKNOWN_MAX} unknown machines wait for their inspection already` };
       const node = await nodes.create({
         name: nameFor(identity),
         source: 'dhcp',
@@ -79,9 +84,12 @@ export function createOracle(deps: OracleDeps): BootOracle {
     if (addressOf(node) !== null) return node;
     const network = networkOf(site.networks, remoteAddress);
     if (!network) return node;
-    const taken = new Set([...deps.ownAddresses(), ...nodes.all().flatMap(n => addressOf(n) ?? [])]);
-    const address = chooseAddress(network, taken);
-    return address === null ? node : nodes.update(node.id, () => ({ status: { address } }));
+    // Chosen inside the change: of two nodes that start at the same moment the second sees what the first got.
+    return nodes.update(node.id, now => {
+      const taken = new Set([...deps.ownAddresses(), ...nodes.all().flatMap(n => addressOf(n) ?? [])]);
+      const address = addressOf(now) === null ? chooseAddress(network, taken) : null;
+      return address === null ? null : { status: { address } };
+    });
   };
 
   return {
@@ -187,11 +195,17 @@ export function createOracle(deps: OracleDeps): BootOracle {
 
     async installedCallHome(token, report, remoteAddress) {
       const use = await tokens.use(token, 'first-boot', report.bootId).catch(async error => {
-        if (error instanceof TokenReplayed) await freeze(error.nodeId, remoteAddress);
+        if (!(error instanceof TokenReplayed)) throw error;
+        const os = nodes.byId(error.nodeId)?.status.os;
+        // Its power was cut before its disk had forgotten the token, so it shows it again. That is no alarm; and what
+        // comes next, SSH with the host key of the installation, is proof enough for a call that we did not record.
+        if (os?.address !== remoteAddress) await freeze(error.nodeId, remoteAddress);
+        else if (os.firstBootMs === null) return { nodeId: error.nodeId };
         throw error;
       });
       const node = nodes.byId(use.nodeId) ?? fail('node-unknown', 'The node of this token was removed.');
-      if (use.repeated) return;
+      // The server may have died between the token and the record.
+      if (node.status.os?.firstBootMs !== null) return;
       const at = clock.nowMs();
       await nodes.update(node.id, n => ({
         status: {

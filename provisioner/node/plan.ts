@@ -37,9 +37,10 @@ export function planAction(node: NodeView, action: NodeAction, params: ActionPar
       foreign.length > 0 ? `data on the chosen disks, of ${foreign.join(', ')}` : 'data on the chosen disks',
     );
   if (action === 'release') {
-    const ours = disks.filter(d => d.ownedBy).map(d => d.path);
+    const gone = disks.filter(d => !d.removable && !d.readOnly && (params.wipe || d.ownedBy)).map(d => d.path);
+    const whose = params.wipe ? 'all disks' : 'the disks that we installed';
     destroys.push(
-      `${os ? `the installed system (${os.image}) and ` : ''}everything on ${ours.length > 0 ? ours.join(', ') : 'the disks that we installed'}${params.erase === 'full' ? ', every block' : ''}`,
+      `${os && node.source !== 'adopt' ? `the installed system (${os.image}) and ` : ''}everything on ${gone.length > 0 ? gone.join(', ') : whose}${params.erase === 'full' ? ', every block' : ''}`,
     );
   }
   if (os && ['install', 'release', 'rescue', 'inspect'].includes(action)) interrupts.push('the running system');

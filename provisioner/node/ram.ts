@@ -1,5 +1,6 @@
 /** Getting a node into the RAM environment and knowing that it is there. Shared by the working states. */
 
+import { shQuote } from '../core/executor/quote.js';
 import type { DetachedResult, SshTarget } from '../core/executor/types.js';
 import { asProblem, ProblemError, problem } from '../core/problem.js';
 import type { StateContext } from './context.js';
@@ -144,6 +145,36 @@ export async function keepPowered(node: Node, context: StateContext): Promise<'o
   await context.power.set(node.id, 'on');
   await context.nodes.update(node.id, () => ({ status: { power: { state: 'on', seenMs: context.clock.nowMs() } } }));
   return 'started';
+}
+
+/**
+ * Stops what earlier orders left at work in the RAM environment: an aborted or overdue installation still writes. Two
+ * jobs at once on one disk would leave neither's result.
+ * @param keep the unit that goes on
+ */
+export async function stopJobs(
+  context: Pick<StateContext, 'executor'>,
+  ram: RamSession,
+  keep: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const command = `systemctl list-units --plain --no-legend --full 'halligan-*.service' | while read -r unit rest; do
+[ "$unit" = ${shQuote(`${keep}.service`)} ] || systemctl stop "$unit" || exit 1
+done`;
+  const options = { timeoutMs: 60_000, ...(signal ? { signal } : {}) };
+  // No failure is an end: it is tried again, within the deadline of the state.
+  const { code, stderr } = await context.executor.run(ramTarget(ram), command, options).catch(error => {
+    throw new Error(`earlier work on the node cannot be stopped: ${asProblem(error, 'ssh-failed').message}`);
+  });
+  if (code !== 0) throw new Error(`earlier work on the node cannot be stopped: ${stderr.trim().slice(-300)}`);
+}
+
+/** After an abort or a deadline: ends our work on the node, as far as the node can be reached. Never throws. */
+export async function endJobs(node: Node, context: Pick<StateContext, 'executor' | 'log'>): Promise<void> {
+  if (!node.status.ram) return;
+  await stopJobs(context, node.status.ram, '', AbortSignal.timeout(20_000)).catch(error =>
+    context.log.warn({ node: node.name, error: String(error) }, 'work on the node may go on'),
+  );
 }
 
 /**

@@ -8,7 +8,7 @@ import type { Db, Store } from '../core/store/store.js';
 import { isFailure, isWorking, type NodeEvent, type NodeState, stateLabel, transition } from './lifecycle.js';
 import type { Node, NodeSpec, NodeStatus } from './types.js';
 
-export const emptySpec = (): NodeSpec => ({ address: null, bmc: null, roles: [], install: {}, wipe: false });
+export const emptySpec = (): NodeSpec => ({ address: null, bmc: null, roles: [], install: {} });
 
 export const emptyStatus = (): NodeStatus => ({
   inventory: null,
@@ -48,6 +48,8 @@ export interface NodeChange {
   source?: Node['source'];
   maintenance?: string | null;
   waitingFor?: string | null;
+  /** Of the present working state. */
+  deadlineMs?: number;
   spec?: Partial<NodeSpec>;
   status?: Partial<NodeStatus>;
 }
@@ -171,6 +173,7 @@ export async function openNodeRepository(
     ...(change.source === undefined ? {} : { source: change.source }),
     ...(change.maintenance === undefined ? {} : { maintenance: change.maintenance }),
     ...(change.waitingFor === undefined ? {} : { waitingFor: change.waitingFor }),
+    ...(change.deadlineMs === undefined ? {} : { deadlineMs: change.deadlineMs }),
     spec: { ...node.spec, ...change.spec },
     status: { ...node.status, ...change.status },
   });

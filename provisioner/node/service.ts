@@ -30,7 +30,7 @@ export interface NodeAddition {
 export interface ActionParams {
   /** install: image instead of the one of the spec. */
   image?: string;
-  /** install: data on the chosen disks may go. */
+  /** install: foreign data on the chosen disks may go; release: that on all disks. */
   wipe?: boolean;
   /** install: disk layout instead of the one of the spec. */
   layout?: 'plain' | 'lvm' | 'mdraid';

@@ -60,14 +60,16 @@ export async function createTokens(db: Db, clock: Clock, key: Buffer): Promise<T
       ).toString('base64url');
       const hash = hashOf(token);
       const now = clock.nowMs();
-      await db.transaction().execute(async tx => {
-        await tx
-          .deleteFrom('token')
+      const ended = await db.transaction().execute(async tx => {
+        const old = await tx
+          .selectFrom('token')
+          .select('hash')
           .where('node_id', '=', nodeId)
           .where('purpose', '=', purpose)
           .where('hash', '!=', hash)
           .where(eb => eb.or([eb('used_ms', 'is', null), eb('expires_ms', '<', now)]))
           .execute();
+        for (const row of old) await tx.deleteFrom('token').where('hash', '=', row.hash).execute();
         await tx
           .insertInto('token')
           .values({
@@ -81,7 +83,9 @@ export async function createTokens(db: Db, clock: Clock, key: Buffer): Promise<T
           })
           .onConflict(c => c.doNothing())
           .execute();
+        return old;
       });
+      for (const row of ended) given.delete(`${purpose}/${row.hash}`);
       given.add(`${purpose}/${hash}`);
       return token;
     },

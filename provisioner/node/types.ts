@@ -11,8 +11,6 @@ export interface NodeSpec {
   bmc: Bmc | null;
   roles: string[];
   install: Partial<InstallConfig>;
-  /** Disks with foreign data may be overwritten by the next install (`--wipe`); spent by it. */
-  wipe: boolean;
 }
 
 /** One life of the RAM environment on the node, from its call home to its end. */

@@ -57,10 +57,7 @@ for (const kind of ['lvm', 'mdraid'] as const)
     it('is erased so that nothing is recognised on the disks', async () => {
       const { machine, target, inventory } = await lab.ram(disks);
       expect(inventory.disks.every(disk => disk.ownedBy?.nodeId === '5f0c2a41')).toBe(true);
-      const erase = renderEraseScript(
-        inventory.disks.map(disk => disk.path),
-        'quick',
-      );
+      const erase = renderEraseScript(inventory.disks, 'quick');
       const job = { ...erase, timeoutMs: 600_000, summary: '', image: '', login: '' };
       const end = await follow(lab, target, job, `erase-${kind}`);
       expect(end.problem).toBe('');

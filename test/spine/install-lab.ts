@@ -267,7 +267,7 @@ export async function installLab(): Promise<InstallLab> {
         id: NODE_ID,
         name: 'n01',
         macs: ['52:54:00:99:00:01'],
-        spec: { install, wipe: false },
+        spec: { install },
         status: { inventory, ram: null, platform: null },
       } as unknown as Node;
       return maker.install(node, { image: 'debian-12-cloud', ...params }, 'first-boot-token', GUEST_URL);

@@ -7,13 +7,15 @@
 import { asProblem, ProblemError, problem } from '../../core/problem.js';
 import type { NodeJob, StateContext, StateHandler } from '../context.js';
 import { go, stay } from '../lifecycle.js';
-import { ensureRam, follow, keepPowered, osTarget, ramTarget } from '../ram.js';
+import { ensureRam, follow, keepPowered, osTarget, ramAlive, ramTarget, stopJobs } from '../ram.js';
 import type { ActionParams } from '../service.js';
 import type { Node, RamSession } from '../types.js';
 
 const MAX_ATTEMPTS = 3;
 const FIRST_BOOT_TOKEN_SECONDS = 2 * 3600;
 const REBOOT_SETTLE_MS = 15_000;
+/** The RAM environment does not answer after the disk was written: only after this long is its BMC asked for a restart. */
+const REBOOT_PATIENCE_MS = 90_000;
 
 interface Written {
   hostKey: string;
@@ -46,7 +48,6 @@ export const installing: StateHandler = async (node, context, signal) => {
   }
   const { hostKey, login, image, address } = written;
   const ready = await context.nodes.update(node.id, () => ({
-    spec: { wipe: false },
     status: {
       diskReady: true,
       netboot: null,
@@ -111,6 +112,7 @@ async function write(
     attempt,
     { params, attempt },
     async (): Promise<Written | { lost: string }> => {
+      await stopJobs(context, ram, unit, signal);
       const token = await context.tokens.issue(node.id, 'first-boot', runId, FIRST_BOOT_TOKEN_SECONDS, unit);
       const job = await context.jobs.install(node, params, token, context.bootUrl(ram.address));
       await context.events.emit({
@@ -195,6 +197,10 @@ async function firstBoot(node: Node, context: StateContext, signal: AbortSignal)
   if (!os) throw new Error(`${node.name} has a written disk but no record of its system`);
   if (os.firstBootMs === null) {
     if (ram) {
+      // After a restart of the server the order may have been given already: the node is on its way then, and a BMC's
+      // power cycle in the middle of its first boot is the last thing that it needs.
+      const asked = context.clock.nowMs() - os.installedMs < REBOOT_PATIENCE_MS;
+      if (asked && !(await ramAlive(node, context, ram, signal))) return stay('its restart from its own disk');
       await reboot(node, ram, context, signal);
       return stay('its restart from its own disk');
     }

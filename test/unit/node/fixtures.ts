@@ -12,6 +12,7 @@ import type { StateContext } from '../../../provisioner/node/context.js';
 import { SPINE_HANDLERS, startStateLoop } from '../../../provisioner/node/loop.js';
 import { createNodeService } from '../../../provisioner/node/node-service.js';
 import { createOracle } from '../../../provisioner/node/oracle.js';
+import { endJobs } from '../../../provisioner/node/ram.js';
 import { emptySpec, emptyStatus, openNodeRepository } from '../../../provisioner/node/repository.js';
 import { createTokens } from '../../../provisioner/node/tokens.js';
 import type { Node, NodeSpec, NodeStatus } from '../../../provisioner/node/types.js';
@@ -120,6 +121,8 @@ export interface FakeMachine {
   /** What a detached job does; by default it prints a host key and ends well. */
   job: (unit: string, onLine: (line: string, offset: number) => void, signal?: AbortSignal) => Promise<DetachedResult>;
   reboots: number;
+  /** Commands that stopped earlier work. */
+  stops: string[];
   ssh: 'answers' | 'silent';
   automatic: boolean;
 }
@@ -156,6 +159,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
       return { kind: 'exited', code: 0, tail: '' };
     },
     reboots: 0,
+    stops: [],
     ssh: 'answers',
     automatic: true,
   };
@@ -163,6 +167,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     publicKey: 'ssh-ed25519 AAAAserver',
     async run(_target, command) {
       if (machine.ssh === 'silent' || machine.power === 'off') fail('ssh-failed', 'no route to host');
+      if (command.includes('systemctl stop')) machine.stops.push(command);
       if (command.includes('boot_id')) return { code: 0, stdout: `${machine.bootId ?? 'os'}\n`, stderr: '' };
       if (command.includes('reboot')) machine.reboots++;
       return { code: 0, stdout: 'n1\n', stderr: '' };
@@ -236,6 +241,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     loop,
     clock,
     jobs: context.jobs,
+    stopJobs: node => endJobs(node, context),
     adopt: async () => fail('adopt-refused', 'no adoption in this world'),
   });
   const oracle = createOracle({
