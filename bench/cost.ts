@@ -45,7 +45,7 @@ function partName({ type, message, data }: Sample): string | null {
     case 'boot.decision':
       return 'until iPXE asks what to boot';
     case 'boot.milestone':
-      return `until the milestone ${message}`;
+      return `until the milestone ${String(data['name'])}`;
     case 'node.called-home':
       return 'until the RAM environment calls home';
     case 'install.start':

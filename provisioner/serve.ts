@@ -49,6 +49,8 @@ import { startTftp } from './tftp/server.js';
 
 const EVENTS_KEPT = 200_000;
 const TRIM_MS = 10 * 60_000;
+/** A node that does not answer for so long while it is at work may have lost its power. */
+const RECONNECT_MS = 60_000;
 /** `applying` belongs to the installer half, which brings its own deadline. */
 const APPLYING_SECONDS = 7200;
 
@@ -132,7 +134,14 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
     const directory = createDirectory(nodes, site);
     const executor = opened(
       'executor',
-      createExecutor({ privateKey: keys.privateKey, maxConnections: site.limits.ssh_sessions, clock, log }),
+      createExecutor({
+        privateKey: keys.privateKey,
+        maxConnections: site.limits.ssh_sessions,
+        // Not longer: the states ask the BMC then, and take up what goes on all the same.
+        reconnectMs: RECONNECT_MS,
+        clock,
+        log,
+      }),
       e => e.close(),
     );
     const power = opened(

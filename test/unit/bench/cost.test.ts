@@ -21,7 +21,7 @@ const at = (
 const samples = [
   at(0, 0, 'node.state', '', { to: 'inspecting' }),
   at(10, 8, 'boot.decision'),
-  at(12, 9, 'boot.milestone', 'kernel'),
+  at(12, 9, 'boot.milestone', 'n01: words', { name: 'kernel' }),
   at(40, 36, 'node.called-home'),
   at(41, 36.5, 'node.state', '', { to: 'available' }),
   at(42, 37, 'install.stage', 'n01: writing the image'),
@@ -29,7 +29,7 @@ const samples = [
   at(70, 62, 'boot.decision'),
   at(120, 110, 'node.first-boot'),
   at(122, 112, 'node.state', '', { to: 'installed' }),
-  at(130, 118, 'boot.milestone', 'late'),
+  at(130, 118, 'boot.milestone', 'n01: words', { name: 'late' }),
 ];
 
 describe('the cost of an installation', () => {
