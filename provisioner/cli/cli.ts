@@ -634,7 +634,11 @@ function addOperations(program: Command, deps: CliDeps): void {
     .option('--report <file>', 'write a report as JSON')
     .option('--keep', 'leave lab and server running until Ctrl-C')
     .option('--dir <dir>', 'folder of images, disks and logs')
-    .option('--timeout <duration>', 'a node that is not installed by then failed', parseDuration, 2_400_000)
+    .addOption(
+      new Option('--timeout <duration>', 'a node that is not installed by then failed')
+        .argParser(parseDuration)
+        .default(2_400_000, '40m'),
+    )
     .action(
       command(
         deps,

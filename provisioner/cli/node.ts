@@ -1,6 +1,6 @@
 /** `halligan node …` */
 import { readFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { sleep } from '../core/clock.js';
 import { EXIT, type ExitCode, fail, PROBLEMS, type Problem } from '../core/problem.js';
 import { isFailure, isWorking, type NodeAction, stateLabel, TRANSITIONS } from '../node/lifecycle.js';
@@ -178,7 +178,11 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
   const action = (name: NodeAction, description: string, configure: (c: Command) => Command = c => c) =>
     configure(withFormat(node.command(name).argument(names, about).description(description)))
       .option('--wait', 'wait until the work is done')
-      .option('--timeout <duration>', 'with --wait: give up after this time', parseDuration, 3_600_000)
+      .addOption(
+        new Option('--timeout <duration>', 'with --wait: give up after this time')
+          .argParser(parseDuration)
+          .default(3_600_000, '1h'),
+      )
       .option('--dry-run', 'print what would be done, and do nothing')
       .action(
         command(deps, (context, selectors: string[], options: ActionOptions) => act(context, name, selectors, options)),

@@ -53,7 +53,7 @@ export function cliPage(program: Command): string {
             '|---|---|---|',
             ...command.options.map(
               o =>
-                `| \`${o.flags.replaceAll('|', '\\|')}\` | ${cell(o.description)}${o.argChoices ? ` (${o.argChoices.join(', ')})` : ''}${o.mandatory ? ' (required)' : ''} | ${o.defaultValue === undefined || typeof o.defaultValue === 'boolean' ? '' : String(o.defaultValue)} |`,
+                `| \`${o.flags.replaceAll('|', '\\|')}\` | ${cell(o.description)}${o.argChoices ? ` (${o.argChoices.join(', ')})` : ''}${o.mandatory ? ' (required)' : ''} | ${o.defaultValue === undefined || typeof o.defaultValue === 'boolean' ? '' : (o.defaultValueDescription ?? String(o.defaultValue))} |`,
             ),
             '',
           ]
