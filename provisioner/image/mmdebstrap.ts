@@ -218,6 +218,8 @@ export async function runLogged(program: string, argv: readonly string[], option
   await mkdir(dirname(options.logFile), { recursive: true });
   const log = createWriteStream(options.logFile, { flags: 'a', mode: 0o600 });
   log.write(`$ ${[program, ...argv].join(' ')}\n`);
+  // What goes into an image is for all its users, whatever this process keeps to itself. Set around the fork only.
+  const umask = process.umask(0o022);
   const child = spawn(program, argv, {
     cwd: options.cwd ?? '/',
     env: {
@@ -230,6 +232,7 @@ export async function runLogged(program: string, argv: readonly string[], option
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });
+  process.umask(umask);
   const end = (signal: NodeJS.Signals) => {
     try {
       if (child.pid !== undefined) process.kill(-child.pid, signal);

@@ -80,7 +80,7 @@ export async function buildOsImage(options: BuildOsOptions): Promise<OsImageMani
     plan: { ...plan, tree: null },
     disk: [mke2fsArgv({ label: ROOT_LABEL, tree: '', target: '', sizeMiB: 0 }), sgdiskArgv('')],
     compression,
-    builder: 1,
+    builder: 2,
   });
   const store = createImageStore(options.imagesDir);
   const name = imageName(options.name, options.kernel);
@@ -195,7 +195,10 @@ async function overlayMode(path: string): Promise<number> {
 
 async function put(tree: string, path: string, content: string, mode: number): Promise<void> {
   const file = join(tree, path);
-  await mkdir(dirname(file), { recursive: true });
+  const first = await mkdir(dirname(file), { recursive: true });
+  // Services that are not root's read here, too; our own umask would keep them out.
+  for (let dir = dirname(file); first !== undefined && dir.length >= first.length; dir = dirname(dir))
+    await chmod(dir, 0o755);
   await writeFile(file, content);
   await chmod(file, mode);
 }
