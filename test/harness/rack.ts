@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import {
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -49,6 +50,17 @@ export interface Rack {
   down(): Promise<void>;
 }
 
+/** Hard links where that is possible: an image that is built anew meanwhile does not take this one away. */
+function linkFiles(from: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const file of readdirSync(from))
+    try {
+      linkSync(realpathSync(join(from, file)), join(to, file));
+    } catch {
+      symlinkSync(realpathSync(join(from, file)), join(to, file));
+    }
+}
+
 /**
  * Images and keys are kept between runs in HALLIGAN_CACHE, `.cache` by default; the rest is a new world each time.
  */
@@ -74,9 +86,9 @@ export async function rackUp(
   const dir = mkdtempSync(join(tmpdir(), `halligan-${name}-`));
   const data = join(dir, 'data');
   mkdirSync(data, { mode: 0o700 });
-  mkdirSync(join(data, 'images'));
-  for (const image of readdirSync(images).filter(entry => existsSync(join(images, entry, 'manifest.json'))))
-    if (!image.startsWith('.')) symlinkSync(realpathSync(join(images, image)), join(data, 'images', image));
+  for (const image of readdirSync(images))
+    if (!image.startsWith('.') && existsSync(join(images, image, 'manifest.json')))
+      linkFiles(join(images, image), join(data, 'images', image));
   options.images?.(join(data, 'images'));
   symlinkSync(join(shared, 'keys'), join(data, 'keys'));
   const key = join(dir, 'operator-key');
