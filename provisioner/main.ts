@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** Composition root: the only place that reads flags and environment, wires everything, and ends the process. */
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { runCli } from './cli/cli.js';
@@ -10,7 +10,7 @@ import { backup, DATABASE_FILE, restore } from './core/backup.js';
 import { systemClock as clock } from './core/clock.js';
 import { packageRoot } from './core/distributions/load.js';
 import { lockDatabase } from './core/lock.js';
-import { runDemo } from './demo/run.js';
+import { operatorKey, runDemo } from './demo/run.js';
 import { createImageStore } from './image/store.js';
 import { buildImage, importImage } from './images.js';
 import { type Lab, labCpuSeconds, labDown, labStatus, labUp } from './lab/index.js';
@@ -127,9 +127,13 @@ await runCli(
     async labUp(command, progress) {
       const { nodes, diskGiB, memoryMiB, bmc, firmware, nics, dir, ...rest } = command;
       progress(`Lab ${command.name}: ${nodes} ${command.kind === 'qemu' ? 'machines' : 'hosts'}`);
+      const folder = dir ?? labDirOf(command.name);
+      mkdirSync(folder, { recursive: true, mode: 0o755 });
+      const key = await operatorKey(folder);
       await labUp({
         ...rest,
-        dir: dir ?? labDirOf(command.name),
+        dir: folder,
+        sshKeys: [key.public],
         nodes: Array.from({ length: nodes }, (_, i) => ({
           name: `n${String(i + 1).padStart(2, '0')}`,
           firmware: firmware ?? (i % 2 === 0 ? 'bios' : 'uefi'),
@@ -140,6 +144,7 @@ await runCli(
         })),
         siteNodes: true,
       });
+      progress(`private key of the operator: ${key.file}`);
       return report({ name: command.name, ...(dir === undefined ? {} : { dir }) });
     },
     labStatus: report,

@@ -136,7 +136,8 @@ export async function runDemo(options: DemoOptions, deps: DemoDeps): Promise<Dem
   }
 }
 
-async function operatorKey(dir: string): Promise<{ file: string; public: string }> {
+/** A key pair for the operator of a lab, made once per folder. */
+export async function operatorKey(dir: string): Promise<{ file: string; public: string }> {
   const file = join(dir, 'operator-key');
   if (!existsSync(file)) await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'demo-operator', '-f', file]);
   return { file, public: readFileSync(`${file}.pub`, 'utf8').trim() };
