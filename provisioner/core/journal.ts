@@ -3,8 +3,9 @@
  * After a kill: a step with `after` is not run again and yields its stored output; one with only `before` is run
  * through its own check (re-attach), so that no effect is lost or doubled.
  */
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Clock } from './clock.js';
+import { inputHash } from './input-hash.js';
 import { asProblem, type Problem, ProblemError } from './problem.js';
 import type { Store } from './store/store.js';
 
@@ -55,11 +56,6 @@ export interface Journal {
   ): Promise<T>;
   end(runId: string, state: 'done' | 'failed' | 'aborted', result: unknown): Promise<void>;
 }
-
-export const inputHash = (input: unknown): string =>
-  createHash('sha256')
-    .update(JSON.stringify(input) ?? 'undefined')
-    .digest('hex');
 
 export function createJournal(store: Store, clock: Clock): Journal {
   const { db, epoch } = store;

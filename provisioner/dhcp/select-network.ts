@@ -1,5 +1,5 @@
 /** Which network a request belongs to. */
-import { contains, formatIpv4, tryParseIpv4 } from '../core/net/ipv4.js';
+import { contains, tryParseIpv4 } from '../core/net/ipv4.js';
 import type { DhcpMessage } from './codec.js';
 import type { ServedNetwork } from './network.js';
 
@@ -61,6 +61,3 @@ export function selectNetwork(
   }
   return { network: here[0]! };
 }
-
-export const describeNetwork = (network: ServedNetwork): string =>
-  `${network.name} (${formatIpv4(network.cidr.base)}/${network.cidr.prefix})`;

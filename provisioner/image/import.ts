@@ -8,11 +8,12 @@ import { join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Clock, systemClock } from '../core/clock.js';
+import { inputHash } from '../core/input-hash.js';
 import { fail, ProblemError, problem } from '../core/problem.js';
 import { fetchFile } from './fetch.js';
 import { checkQcow2, extLabel, readGpt, readHead, sniffFormat, systemPartitions } from './formats.js';
 import { IMAGE_NAME } from './manifest.js';
-import { describeFile, inputHash, runLogged } from './mmdebstrap.js';
+import { describeFile, runLogged } from './mmdebstrap.js';
 import { createImageStore } from './store.js';
 import type { OsImageManifest } from './types.js';
 

@@ -2,13 +2,13 @@
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { type Distribution, loadDistribution, packageRoot } from '../core/distributions/load.js';
+import { inputHash } from '../core/input-hash.js';
 import { fail } from '../core/problem.js';
 import { makeDiskImage, mke2fsArgv, PARTITION, sgdiskArgv } from './disk-image.js';
 import {
   type AptSource,
   checkKeyring,
   describeFile,
-  inputHash,
   machineSources,
   makeTree,
   mmdebstrapArgv,

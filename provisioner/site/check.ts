@@ -1,8 +1,8 @@
 /** What the schema cannot say: how the values of a site fit each other. Pure; works on a site that the schema accepted. */
 
 import { parseDocument } from 'yaml';
+import { type Cidr, contains, formatIpv4, hostRange, parseCidr, parseIpv4 } from '../core/net/ipv4.js';
 import { type Fault, fieldName, found, nearest } from '../core/schema/explain.js';
-import { formatIpv4, hostRange, type Ipv4Cidr, inside, parseCidr, parseIpv4 } from '../core/schema/ipv4.js';
 import type { Bmc, InstallConfig, InterfaceConfig, Network, Site } from './schema.js';
 
 type Path = readonly (string | number)[];
@@ -11,7 +11,7 @@ type Report = (path: Path, message: string) => void;
 interface Subnet {
   readonly index: number;
   readonly network: Network;
-  readonly cidr: Ipv4Cidr;
+  readonly cidr: Cidr;
   readonly from: number;
   readonly to: number;
 }
@@ -46,11 +46,11 @@ function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): S
     if (network.interface) interfaces.add(network.interface, [...at, 'interface']);
     for (const [j, relay] of network.relays.entries()) relays.add(relay, [...at, 'relays', j]);
 
-    const cidr = parseCidr(network.cidr)!;
+    const cidr = parseCidr(network.cidr);
     if (cidr.prefix < 8 || cidr.prefix > 30)
       report([...at, 'cidr'], `expected a prefix length from 8 to 30, found ${cidr.prefix}`);
     for (const other of subnets)
-      if (cidr.first <= other.cidr.last && other.cidr.first <= cidr.last)
+      if (cidr.base <= other.cidr.last && other.cidr.base <= cidr.last)
         report(
           [...at, 'cidr'],
           `${network.cidr} overlaps ${other.network.cidr} of networks[${other.index}] (${other.network.name})`,
@@ -58,8 +58,8 @@ function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): S
 
     const hosts = hostRange(cidr);
     const range = `${formatIpv4(hosts.from)} to ${formatIpv4(hosts.to)}`;
-    const from = parseIpv4(network.pool.from)!;
-    const to = parseIpv4(network.pool.to)!;
+    const from = parseIpv4(network.pool.from);
+    const to = parseIpv4(network.pool.to);
     for (const [key, value] of [
       ['from', from],
       ['to', to],
@@ -74,7 +74,7 @@ function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): S
 
     const ours = (key: 'gateway' | 'server_address', text: string | undefined, bound: boolean) => {
       if (text === undefined || !bound) return;
-      const value = parseIpv4(text)!;
+      const value = parseIpv4(text);
       if (value < hosts.from || value > hosts.to)
         report([...at, key], `expected an address of ${network.cidr} (${range}), found ${text}`);
       else if (value >= from && value <= to)
@@ -87,7 +87,7 @@ function checkNetworks(site: Site, skip: ReadonlySet<string>, report: Report): S
     // Behind a relay nodes reach us by routing, so that our address may be anywhere.
     ours('server_address', network.server_address, network.interface !== undefined);
     for (const [j, route] of network.routes.entries())
-      if (!inside(cidr, parseIpv4(route.via)!))
+      if (!contains(cidr, parseIpv4(route.via)))
         report([...at, 'routes', j, 'via'], `expected a router inside ${network.cidr}, found ${route.via}`);
     subnets.push({ index: i, network, cidr, from, to });
   }
@@ -134,8 +134,8 @@ function checkNodes(site: Site, subnets: readonly Subnet[], skip: ReadonlySet<st
 }
 
 function checkNodeAddress(text: string, path: Path, subnets: readonly Subnet[], allNetworks: boolean, report: Report) {
-  const address = parseIpv4(text)!;
-  const home = subnets.find(s => inside(s.cidr, address));
+  const address = parseIpv4(text);
+  const home = subnets.find(s => contains(s.cidr, address));
   if (!home) {
     if (!allNetworks) return;
     const list = subnets
@@ -227,7 +227,7 @@ function checkInterfaces(
     for (const [j, mac] of nic.bond?.macs.entries() ?? []) macs.add(mac, [...at, i, 'bond', 'macs', j]);
     if (nic.vlan) checkVlan(nic, list, [...at, i, 'vlan', 'link'], report);
 
-    const nets = nic.addresses.map(a => parseCidr(a)!);
+    const nets = nic.addresses.map(a => parseCidr(a));
     for (const [j, net] of nets.entries()) {
       const path = [...at, i, 'addresses', j];
       const text = formatIpv4(net.address);
@@ -257,7 +257,7 @@ function checkInterfaces(
             ? 'expected no gateway where DHCP names it'
             : 'expected addresses, too: a gateway needs one to be reached from',
         );
-      else if (!nets.some(net => inside(net, parseIpv4(nic.gateway!)!)))
+      else if (!nets.some(net => contains(net, parseIpv4(nic.gateway!))))
         report([...at, i, 'gateway'], `expected a router inside ${nic.addresses.join(' or ')}, found ${nic.gateway}`);
     }
   }

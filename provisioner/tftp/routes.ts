@@ -15,16 +15,3 @@ export function tableRoute(name: string, table: ReadonlyMap<string, { readonly d
 
 /** undionly.kpxe, snponly.efi, ipxe.efi. */
 export const loaderRoute = (loaders: Loaders): TftpRoute => tableRoute('loader', loaders);
-
-/**
- * `autoexec.ipxe`, which iPXE builds since 2021 ask for on their own before they look at what DHCP says: a script that
- * leads to the boot plane.
- * @param scriptFor text of the script for a machine that came to this address of ours
- */
-export function autoexecRoute(scriptFor: (localAddress: string) => string): TftpRoute {
-  return {
-    name: 'autoexec',
-    find: ({ file, localAddress }) =>
-      file === 'autoexec.ipxe' ? { kind: 'buffer', data: Buffer.from(scriptFor(localAddress)) } : null,
-  };
-}

@@ -4,19 +4,22 @@
  */
 import { isIP } from 'node:net';
 import { Ajv, type ErrorObject, type Options } from 'ajv';
-import { parseCidr, parseIpv4 } from './ipv4.js';
+import { tryParseCidr, tryParseIpv4 } from '../net/ipv4.js';
 
 /** Formats beside JSON Schema's, each with the words for "expected …". */
 const FORMATS: Record<string, { words: string; check: (text: string) => boolean }> = {
-  ipv4: { words: 'an IPv4 address', check: text => parseIpv4(text) !== null },
+  ipv4: { words: 'an IPv4 address', check: text => tryParseIpv4(text) !== undefined },
   'ipv4-cidr': {
     words: 'an IPv4 subnet',
     check: text => {
-      const cidr = parseCidr(text);
-      return cidr !== null && cidr.address === cidr.first;
+      const cidr = tryParseCidr(text);
+      return cidr !== undefined && cidr.address === cidr.base;
     },
   },
-  'ipv4-host-cidr': { words: 'an IPv4 address with its prefix length', check: text => parseCidr(text) !== null },
+  'ipv4-host-cidr': {
+    words: 'an IPv4 address with its prefix length',
+    check: text => tryParseCidr(text) !== undefined,
+  },
   mac: { words: 'a MAC address', check: text => /^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$/.test(text) },
   uuid: {
     words: 'a UUID',

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadDistribution } from '../../../provisioner/core/distributions/load.js';
+import { inputHash } from '../../../provisioner/core/input-hash.js';
 import { asProblem } from '../../../provisioner/core/problem.js';
 import {
   checkKeyring,
   describeFile,
-  inputHash,
   mmdebstrapArgv,
   parseAptSources,
   resolveSources,

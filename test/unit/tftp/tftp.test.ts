@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../../provisioner/core/clock.js';
 import { silentLog } from '../../../provisioner/core/log.js';
 import { parseClientPacket, parseRequest } from '../../../provisioner/tftp/codec.js';
-import { autoexecRoute, tableRoute } from '../../../provisioner/tftp/routes.js';
+import { tableRoute } from '../../../provisioner/tftp/routes.js';
 import { createRto } from '../../../provisioner/tftp/rto.js';
 import { startTftp, type TftpOptions, type TftpServer } from '../../../provisioner/tftp/server.js';
 import { negotiate } from '../../../provisioner/tftp/transfer.js';
@@ -383,9 +383,12 @@ describe('the server', () => {
   });
   it('asks its routes in order, and tells a client when one of them breaks', async () => {
     const { port } = await server({
-      routes: [autoexecRoute(a => `#!ipxe ${a}`), { name: 'broken', find: async () => Promise.reject(new Error('x')) }],
+      routes: [
+        tableRoute('scripts', new Map([['boot.ipxe', { data: Buffer.from('#!ipxe') }]])),
+        { name: 'broken', find: async () => Promise.reject(new Error('x')) },
+      ],
     });
-    expect((await fetchFile(port, 'autoexec.ipxe')).data.toString()).toBe('#!ipxe 127.0.0.1');
+    expect((await fetchFile(port, 'boot.ipxe')).data.toString()).toBe('#!ipxe');
     expect((await fetchFile(port, 'other')).error).toMatchObject({ code: 0 });
   });
   it('survives a hail of garbage on its port and still serves', async () => {
