@@ -96,7 +96,10 @@ async function write(
   const { journal } = context;
   const steps = (await journal.steps(runId)).filter(s => s.step === 'write');
   // An attempt whose end was never recorded goes on; its unit, if the node still has it, is followed.
-  const attempt = steps.find(s => s.state === 'before')?.attempt ?? steps.length + 1;
+  const open = steps.find(s => s.state === 'before');
+  const attempt = open?.attempt ?? steps.length + 1;
+  // It was begun in an earlier life of the node, which ended unseen: its power was cut.
+  const over = open !== undefined && ram.startedMs > open.beforeMs;
   if (attempt > MAX_ATTEMPTS)
     throw new ProblemError(
       problem(
@@ -112,6 +115,7 @@ async function write(
     attempt,
     { params, attempt },
     async (): Promise<Written | { lost: string }> => {
+      if (over) return { lost: 'the node was restarted while its disk was written' };
       await stopJobs(context, ram, unit, signal);
       const token = await context.tokens.issue(node.id, 'first-boot', runId, FIRST_BOOT_TOKEN_SECONDS, unit);
       const job = await context.jobs.install(node, params, token, context.bootUrl(ram.address));
