@@ -205,6 +205,8 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
       stopJobs: node => endJobs(node, context),
       adopt: request => adoptHost({ ...request, executor, clock, log }),
     });
+    let dhcp: Awaited<ReturnType<typeof startDhcp>> | undefined;
+    const macAt = (address: string) => dhcp?.leases().find(l => l.address === address)?.mac;
     const oracle = createOracle({
       site,
       nodes,
@@ -216,6 +218,8 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
       ramImage: () => ramImage(site, images),
       ownAddresses: () => ownAddresses,
       poke: nodeId => loop.poke(nodeId),
+      macAt,
+      halt: async nodeId => void (await loop.stop(nodeId, async () => {})),
     });
     const consoles = opened(
       'consoles',
@@ -250,7 +254,6 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
       parts[name] = { ok: true, message };
       listening.push(`${name}: ${message}`);
     };
-    let dhcp: Awaited<ReturnType<typeof startDhcp>> | undefined;
     const socketPath = socketOf(site);
     const leases = async (): Promise<Lease[]> =>
       (await store.db.selectFrom('lease').selectAll().orderBy('ip').execute()).map(l => ({
@@ -310,7 +313,7 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
           clock,
           log,
           trace,
-          macOf: client => dhcp?.leases().find(l => l.address === client)?.mac,
+          macOf: macAt,
         }),
         t => t.close(),
       );

@@ -125,6 +125,7 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
         spec: Object.fromEntries(Object.entries(spec).filter(([, v]) => v !== undefined)) as Partial<NodeSpec>,
       };
       const updated = await nodes.update(node.id, () => what);
+      if (maintenance) await loop.stop(node.id, async () => {});
       await events.emit({
         type: 'node.changed',
         nodeId: node.id,
@@ -160,7 +161,13 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
         status.rescueFrom = isFailure(node.state) ? 'claimed' : node.state;
       const change: NodeChange = { status };
       if (params.name !== undefined && action === 'claim') change.name = params.name;
-      const moved = await nodes.transition(node.id, action, `Ordered by an operator${describe(params)}.`, change);
+      const moved = await nodes
+        .transition(node.id, action, `Ordered by an operator${describe(params)}.`, change)
+        .catch(async error => {
+          // Somebody else was faster: the run that was begun for it has no work.
+          if (WITH_RUN.has(action) && status.runId) await journal.end(status.runId, 'aborted', null);
+          throw error;
+        });
       if (action === 'end-rescue') await leaveRescue(moved);
       loop.poke(node.id);
       return view(moved);

@@ -39,6 +39,10 @@ export interface OracleDeps {
   readonly ramImage: () => Promise<string>;
   /** Addresses of this server, which no node may get. */
   readonly ownAddresses: () => readonly string[];
+  /** The MAC that we leased this address to, undefined when we did not. */
+  readonly macAt: (address: string) => string | undefined;
+  /** Ends what the state loop does with this node right now. */
+  readonly halt: (nodeId: string) => Promise<void>;
   /** Wakes the state loop for this node. */
   readonly poke: (nodeId: string) => void;
 }
@@ -94,6 +98,13 @@ export function createOracle(deps: OracleDeps): BootOracle {
 
   return {
     async decide(identity, remoteAddress): Promise<BootDecision> {
+      // Whoever knows a MAC could ask in its name for its token. The address it asks from was leased to a MAC by us.
+      const leased = deps.macAt(remoteAddress);
+      if (leased !== undefined && leased !== identity.mac && !nodes.byMac(identity.mac)?.macs.includes(leased)) {
+        const reason = `${remoteAddress} was leased to ${leased}, but asks in the name of ${identity.mac}`;
+        await events.emit({ type: 'security.wrong-address', severity: 'error', message: `Boot refused: ${reason}.` });
+        return { kind: 'nothing', reason };
+      }
       const found = await nodeOf(identity);
       if ('none' in found) return { kind: 'nothing', reason: found.none };
       const at = clock.nowMs();
@@ -147,6 +158,8 @@ export function createOracle(deps: OracleDeps): BootOracle {
       });
       const node = nodes.byId(use.nodeId) ?? fail('node-unknown', 'The node of this token was removed.');
       if (use.repeated && node.status.ram?.bootId === report.bootId) return;
+      if (!node.macs.includes(report.mac.toLowerCase()))
+        fail('token-refused', `The token belongs to ${node.name}, which has no NIC ${report.mac}.`);
       let inventory: Inventory;
       try {
         inventory = deps.normaliseInventory(report.raw);
@@ -231,6 +244,7 @@ export function createOracle(deps: OracleDeps): BootOracle {
     if (!node) return;
     const why = `a one-time token of this node was used a second time, from ${remoteAddress}`;
     await nodes.update(nodeId, () => ({ maintenance: why }));
+    await deps.halt(nodeId);
     await events.emit({ type: 'security.token-replayed', severity: 'error', nodeId, message: `${node.name}: ${why}.` });
   }
 }

@@ -32,6 +32,11 @@ export function nodeOfEntry(entry: SiteNode, nodes: readonly Node[]): Node | und
 /** Brings the nodes of the site file into the repository. Nodes that the file no longer names stay, as the operator's. */
 export async function syncSite(site: Site, nodes: NodeRepository): Promise<void> {
   const named = new Set<string>();
+  // Names may have been exchanged between nodes: free those that are to change before they are given anew.
+  for (const entry of site.nodes) {
+    const known = nodeOfEntry(entry, nodes.all());
+    if (known && known.name !== entry.name) await nodes.update(known.id, () => ({ name: `renamed-${known.id}` }));
+  }
   for (const entry of site.nodes) {
     const known = nodeOfEntry(entry, nodes.all());
     if (!known) {

@@ -244,6 +244,8 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     stopJobs: node => endJobs(node, context),
     adopt: async () => fail('adopt-refused', 'no adoption in this world'),
   });
+  /** Addresses that DHCP gave out; empty unless a test fills it in. */
+  const leasedTo = new Map<string, string>();
   const oracle = createOracle({
     site,
     nodes,
@@ -255,6 +257,8 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     ramImage: async () => 'ram-cloud',
     ownAddresses: () => ['10.99.0.1'],
     poke: id => loop.poke(id),
+    macAt: address => leasedTo.get(address),
+    halt: async id => void (await loop.stop(id, async () => {})),
   });
   const mac = '52:54:00:00:00:01';
   const who = (m = mac) => ({
@@ -294,6 +298,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
   };
   return {
     clock,
+    leasedTo,
     site,
     store,
     events,

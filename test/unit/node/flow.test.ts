@@ -233,6 +233,34 @@ describe('one-time tokens', () => {
     expect((await world.oracle.decide(world.who(), '10.99.0.10')).kind).toBe('nothing');
   });
 
+  it('are not given to a machine that asks in the name of another MAC than its address was leased to', async () => {
+    world = await aWorld();
+    await world.bootRam('boot-1');
+    world.leasedTo.set('10.99.0.10', world.mac);
+    world.leasedTo.set('10.99.0.66', '52:54:00:66:66:66');
+    expect(await world.oracle.decide(world.who(), '10.99.0.66')).toMatchObject({
+      kind: 'nothing',
+      reason: '10.99.0.66 was leased to 52:54:00:66:66:66, but asks in the name of 52:54:00:00:00:01',
+    });
+    expect((await world.oracle.decide(world.who(), '10.99.0.10')).kind).toBe('ram');
+  });
+
+  it('are refused to a report that names a NIC of somebody else', async () => {
+    world = await aWorld();
+    const decision = await world.oracle.decide(world.who(), '10.99.0.100');
+    if (decision.kind !== 'ram') throw new Error(decision.kind);
+    const report = {
+      schema: 1,
+      mac: '52:54:00:00:00:99',
+      bootId: 'b',
+      hostKey: 'k',
+      firmware: 'bios',
+      uptimeSeconds: 1,
+      raw: {},
+    } as const;
+    expect(await code(world.oracle.ramCallHome(decision.token, report, '10.99.0.10'))).toBe('token-refused');
+  });
+
   it('expire', async () => {
     world = await aWorld();
     const decision = await world.oracle.decide(world.who(), '10.99.0.100');
@@ -276,6 +304,17 @@ describe('release and rescue', () => {
 });
 
 describe('what the site file owns', () => {
+  it('follows names that were exchanged between two nodes', async () => {
+    const entry = (name: string, mac: string) => ({ name, macs: [mac], roles: [] });
+    const [one, two] = ['52:54:00:00:00:01', '52:54:00:00:00:02'] as const;
+    world = await aWorld({ site: { nodes: [entry('n1', one), entry('n2', two)] } });
+    const { syncSite } = await import('../../../provisioner/node/site-sync.js');
+    await syncSite(world.site, world.nodes);
+    await syncSite({ ...world.site, nodes: [entry('n2', one), entry('n1', two)] }, world.nodes);
+    expect(world.nodes.byMac(one)?.name).toBe('n2');
+    expect(world.nodes.byMac(two)?.name).toBe('n1');
+  });
+
   it('is not changed elsewhere, and the refusal names the line', async () => {
     world = await aWorld({
       site: { nodes: [{ name: 'n1', macs: ['52:54:00:00:00:01'], roles: ['compute'] }] },
