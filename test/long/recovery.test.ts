@@ -25,7 +25,7 @@ const sign = (what: string, match: (e: FeedEvent) => boolean, seconds: number, a
  * Pulls the plug and waits until the server has started the node again by its BMC. That a connection is dead and not slow
  * takes a minute to be sure of.
  */
-async function pullAndExpectStart(seconds = 60): Promise<void> {
+async function pullAndExpectStart(seconds = 120): Promise<void> {
   const before = await lives();
   await pullPlug();
   const end = Date.now() + seconds * 1000;
