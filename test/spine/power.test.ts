@@ -137,9 +137,8 @@ describe('a BMC', () => {
       const until = async pattern => { for (let i = 0; i < 300 && !pattern.test(text); i++) await sleep(200); return pattern.test(text); };
       out.firmware = await until(/iPXE initialising/);
       out.banner = /SOL Session/.test(text);
-      await until(/Press Ctrl-B for the iPXE command line/);
-      // Ctrl-B opens iPXE's own shell, which only a real keyboard line can.
-      for (let i = 0; i < 20 && !/iPXE>/.test(text); i++) { await consoles.write('n', '\\x02'); await sleep(300); }
+      // Ctrl-B opens iPXE's own shell, which only a real keyboard line can. It is taken for two seconds only: keep pressing.
+      for (let i = 0; i < 150 && !/iPXE>/.test(text); i++) { await consoles.write('n', '\\x02'); await sleep(200); }
       await consoles.write('n', 'echo typed-\${buildarch}\\r');
       out.typed = await until(/typed-i386|typed-x86_64/);
       out.tail = (await consoles.tail('n', 100000)).toString() === text;
