@@ -56,7 +56,8 @@ export function seed(intent: SeedIntent): Seed {
         gecos: 'Halligan',
         shell: '/bin/bash',
         groups: ['adm', 'sudo'],
-        sudo: ['ALL=(ALL) NOPASSWD:ALL'],
+        // A list would work, too, but the schema of cloud-init 22 does not know it.
+        sudo: 'ALL=(ALL) NOPASSWD:ALL',
         lock_passwd: true,
         ssh_authorized_keys: [...new Set(intent.keys)],
       },
