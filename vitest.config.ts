@@ -17,6 +17,8 @@ export default defineConfig({
         test: {
           ...common,
           name: 'spine',
+          // Real firmware and clients on a shared machine: a time-out of theirs is worth a second look, a defect fails twice.
+          retry: 1,
           include: ['test/spine/**/*.test.ts'],
           testTimeout: 900_000,
           hookTimeout: 900_000,
