@@ -96,7 +96,10 @@ function addressing(config: InterfaceConfig, domain: string): Record<string, unk
     ...(config.dhcp ? { dhcp4: true, 'dhcp-identifier': 'mac' } : {}),
     ...(config.addresses.length > 0 ? { addresses: config.addresses } : {}),
     ...(config.gateway === undefined ? {} : { routes: [{ to: '0.0.0.0/0', via: config.gateway }] }),
-    ...(config.dns.length > 0 ? { nameservers: { addresses: config.dns, search: [domain] } } : {}),
+    // Named here, because networkd takes no search domain from DHCP unless told to: nodes find each other by bare name.
+    ...(config.dhcp || config.dns.length > 0
+      ? { nameservers: { ...(config.dns.length > 0 ? { addresses: config.dns } : {}), search: [domain] } }
+      : {}),
     ...(config.mtu === undefined ? {} : { mtu: config.mtu }),
     // An interface without addresses only carries others; the boot does not wait for it.
     ...(idle ? { optional: true } : {}),
