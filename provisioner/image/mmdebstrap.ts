@@ -112,6 +112,9 @@ export function parseAptSources(text: string, format: 'list' | 'deb822'): AptSou
   });
 }
 
+/** http://host/debian and `debian-security`: http://host/debian-security */
+const sibling = (uri: string, folder: string) => uri.replace(/[^/]*$/, folder);
+
 const trimSlash = (uri: string) => uri.replace(/\/+$/, '');
 
 /** The apt sources of this machine. Files that cannot be read count as empty. */
@@ -137,11 +140,19 @@ export function resolveSources(
   options: { mirror?: string; extraComponents?: readonly string[] } = {},
 ): AptSource[] {
   const resolved: { uri: string; suites: string[]; components: readonly string[] }[] = [];
+  let main: string | undefined;
   for (const [index, archive] of distribution.archives.entries()) {
     const components = [...new Set([...archive.components, ...(options.extraComponents ?? [])])];
     for (const suite of archive.suites) {
       const own = machine.find(source => source.suites.includes(suite) && source.components.includes(components[0]!));
-      const uri = (index === 0 ? options.mirror : undefined) ?? own?.uri ?? archive.uri;
+      const beside = archive.beside !== undefined && main !== undefined ? sibling(main, archive.beside) : undefined;
+      const uri =
+        (index === 0 ? options.mirror : undefined) ?? own?.uri ?? archive.uri ?? (index === 0 ? main : beside);
+      if (uri === undefined)
+        return fail('image-build', `No mirror is known for ${suite}: this machine's apt sources do not name it.`, {
+          hint: 'Name a mirror of the distribution with --mirror http://HOST/PATH.',
+        });
+      main ??= uri;
       const same = resolved.find(entry => entry.uri === uri && entry.components.join() === components.join());
       if (same) same.suites.push(suite);
       else resolved.push({ uri, suites: [suite], components });

@@ -24,7 +24,10 @@ export const DistributionSchema = object(
     archives: Type.Array(
       object(
         {
-          uri: Type.String({ pattern: '^https?://[A-Za-z0-9./_:-]+$' }),
+          /** Left out: what this machine's apt sources say of the suite, or `--mirror`. */
+          uri: Type.Optional(Type.String({ pattern: '^https?://[A-Za-z0-9./_:-]+$' })),
+          /** Folder beside that of the first archive on the same mirror, where nothing else says more. */
+          beside: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._-]+$' })),
           suites: Type.Array(Type.String({ pattern: '^[a-z]+(-[a-z]+)*$' }), { minItems: 1 }),
           components: Type.Array(Type.String({ pattern: '^[a-z-]+$' }), { minItems: 1 }),
         },

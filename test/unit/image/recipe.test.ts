@@ -1,13 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { loadDistribution } from '../../../provisioner/core/distributions/load.js';
 import { mke2fsArgv, sgdiskArgv } from '../../../provisioner/image/disk-image.js';
+import { resolveSources } from '../../../provisioner/image/mmdebstrap.js';
 import { buildOsImage, osBuildPlan } from '../../../provisioner/image/os.js';
 import { imageName, type KernelFlavour } from '../../../provisioner/image/os-recipe.js';
 
 /** All that a reviewer has to see of an image: the command line of mmdebstrap, every file, every command. */
 async function text(release: string, kernel: KernelFlavour): Promise<string> {
   const distribution = loadDistribution(release);
-  const plan = await osBuildPlan(distribution, kernel, distribution.archives, 'TREE');
+  // Debian's data names no mirror: that is the building machine's, or this.
+  const options = release.startsWith('debian') ? { mirror: 'http://mirror.example/debian' } : {};
+  const sources = resolveSources(distribution, [], options);
+  const plan = await osBuildPlan(distribution, kernel, sources, 'TREE');
   const files = [
     ...Object.entries(plan.overlay).map(([path, content]) => ({ path, mode: 0, content })),
     ...plan.recipe.files,

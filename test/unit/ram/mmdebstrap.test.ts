@@ -54,13 +54,13 @@ deb cdrom:[Debian]/ bookworm main`;
       { uri: 'http://mirror.example/debian', suites: ['bookworm'], components: ['main', 'contrib'] },
     ]);
   });
-  it('decide about the mirror, suite by suite; the data decides where they say nothing', () => {
+  it('decide about the mirror, suite by suite; without them a mirror must be named', () => {
     const machine = [{ uri: 'http://near.example/debian', suites: ['bookworm', 'trixie'], components: ['main'] }];
     expect(resolveSources(debian, machine)).toEqual([
-      { uri: 'http://near.example/debian', suites: ['bookworm'], components: ['main'] },
-      { uri: 'http://deb.debian.org/debian', suites: ['bookworm-updates'], components: ['main'] },
-      { uri: 'http://deb.debian.org/debian-security', suites: ['bookworm-security'], components: ['main'] },
+      { uri: 'http://near.example/debian', suites: ['bookworm', 'bookworm-updates'], components: ['main'] },
+      { uri: 'http://near.example/debian-security', suites: ['bookworm-security'], components: ['main'] },
     ]);
+    expect(() => resolveSources(debian, [])).toThrow('No mirror is known for bookworm');
     expect(resolveSources(debian, machine, { mirror: 'http://own.example/debian' })[0]).toEqual({
       uri: 'http://own.example/debian',
       suites: ['bookworm', 'bookworm-updates'],

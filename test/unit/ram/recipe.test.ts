@@ -17,10 +17,13 @@ import {
 describe('the tree of the RAM environment', () => {
   it('takes firmware for real hosts only, and only where the archive has it', () => {
     const debian = loadDistribution('debian-12');
-    const sources = resolveSources(debian, [], { extraComponents: debian.firmware.components });
+    const sources = resolveSources(debian, [], {
+      mirror: 'http://mirror.example/debian',
+      extraComponents: debian.firmware.components,
+    });
     const generic = mmdebstrapArgv(ramTree(debian, 'generic', sources, '/tree'));
     expect(generic).toContain('--include=?exact-name(firmware-bnx2x)');
-    expect(generic).toContain('deb http://deb.debian.org/debian bookworm main non-free-firmware');
+    expect(generic).toContain('deb http://mirror.example/debian bookworm main non-free-firmware');
     expect(mmdebstrapArgv(ramTree(debian, 'cloud', sources, '/tree')).join(' ')).not.toContain('firmware-bnx2x');
   });
 
