@@ -95,7 +95,7 @@ export async function buildRamImage(options: RamBuildOptions): Promise<RamImageM
   });
   const overlay = await readOverlay(join(packageRoot(), 'templates/ram'));
   const baseHash = inputHash({
-    builder: 1,
+    builder: 2,
     tree: { ...ramTree(distribution, options.kernel, sources, '/'), distribution: null },
     suite: distribution.suite,
     overlay: [...overlay].map(([path, data]) => [path, data.toString('utf8')]),
@@ -365,10 +365,17 @@ async function writeOverlay(tree: string, overlay: Overlay): Promise<void> {
   for (const [path, data] of overlay) {
     if (!path.startsWith('root/')) continue;
     const target = join(tree, path.slice('root/'.length));
-    await mkdir(dirname(target), { recursive: true });
+    // networkd and others that are not root read here; our own umask would keep them out.
+    const made = await mkdir(dirname(target), { recursive: true });
+    if (made !== undefined)
+      for (let dir = dirname(target); dir.length >= made.length; dir = dirname(dir)) await chmod(dir, 0o755);
     await writeFile(target, data);
     await chmod(target, data.subarray(0, 2).toString() === '#!' ? 0o755 : 0o644);
   }
+  const put = async (path: string, text: string) => {
+    await writeFile(join(tree, path), text);
+    await chmod(join(tree, path), 0o644);
+  };
   const link = async (path: string, to: string) => {
     await rm(join(tree, path), { force: true, recursive: true });
     await symlink(to, join(tree, path));
@@ -376,10 +383,10 @@ async function writeOverlay(tree: string, overlay: Overlay): Promise<void> {
   await link('etc/systemd/system/default.target', 'halligan.target');
   await link('etc/resolv.conf', '/run/halligan/resolv.conf');
   await link('etc/mtab', '/proc/self/mounts');
-  await writeFile(join(tree, 'etc/hostname'), 'halligan-ram\n');
-  await writeFile(join(tree, 'etc/hosts'), '127.0.0.1 localhost halligan-ram\n');
+  await put('etc/hostname', 'halligan-ram\n');
+  await put('etc/hosts', '127.0.0.1 localhost halligan-ram\n');
   // Empty, so that each boot gets its own and none is a "first boot" with presets applied (machine-id(5)).
-  await writeFile(join(tree, 'etc/machine-id'), '');
+  await put('etc/machine-id', '');
   for (const dir of ['var/log', 'var/cache', 'root/.ssh'])
     await mkdir(join(tree, dir), { recursive: true, mode: 0o700 });
 }
