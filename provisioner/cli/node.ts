@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { sleep } from '../core/clock.js';
 import { EXIT, type ExitCode, fail, PROBLEMS, type Problem } from '../core/problem.js';
-import { isFailure, isWorking, type NodeAction, stateLabel, TRANSITIONS } from '../node/lifecycle.js';
+import { isFailure, isWorking, type NodeAction, stateLabel } from '../node/lifecycle.js';
 import { planAction } from '../node/plan.js';
 import type { ActionParams, NodeView, Why } from '../node/service.js';
 import type { PowerState } from '../power/types.js';
@@ -545,4 +545,3 @@ const clean = (text: string) => text.replace(/[\t\n\r]+/g, ' ').replace(/[\p{Cc}
 
 /** Actions of the table that have no command, for the test that none is forgotten. */
 export const WITHOUT_COMMAND: readonly NodeAction[] = ['apply'];
-export const actionTarget = (action: NodeAction) => TRANSITIONS[action].to;
