@@ -70,7 +70,7 @@ if [ "$(cat $stamp 2>/dev/null)" != "$now" ]; then
 fi
 
 # 3. The program
-sources=$(find provisioner bench test templates tsconfig.json package.json -type f \( -name '*.ts' -o -name '*.json' \) -exec sha256sum {} + | sort | sha256sum | cut -d' ' -f1)
+sources=$(find provisioner installer roles bench test templates tsconfig.json package.json -type f \( -name '*.ts' -o -name '*.json' \) -exec sha256sum {} + | sort | sha256sum | cut -d' ' -f1)
 if [ "$(cat dist/.sources 2>/dev/null)" != "$sources" ]; then
   say 'compiling'
   rm -rf dist

@@ -4,13 +4,14 @@ import type { Clock } from './core/clock.js';
 import { distributionNames } from './core/distributions/load.js';
 import { loadKeys } from './core/keys.js';
 import { fail } from './core/problem.js';
+import { buildGuestImage } from './image/guest.js';
 import { importImage as importInto } from './image/import.js';
 import { buildOsImage } from './image/os.js';
 import { buildRamImage } from './image/ram/build.js';
 import type { ImageManifest } from './image/types.js';
 
 export interface BuildRequest {
-  /** `ram`, `ram-cloud`, a release such as `debian-12`, or `debian-12-cloud` with the kernel for virtual machines. */
+  /** `ram`, `ram-cloud`, `guest` (what proves a cloud), a release such as `debian-12`, or `debian-12-cloud` with the kernel for virtual machines. */
   readonly name: string;
   readonly dataDir: string;
   readonly mirror?: string;
@@ -39,11 +40,15 @@ export async function buildImage(request: BuildRequest): Promise<ImageManifest> 
     const { publicKey } = loadKeys(dataDir, credentialsDirectory);
     return buildRamImage({ ...common, authorizedKeys: [publicKey], clock });
   }
+  if (name === 'guest') {
+    const { kernel: _, ...guest } = common;
+    return buildGuestImage({ ...guest, clock });
+  }
   const release = name.replace(/-cloud$/, '');
   const known = distributionNames();
   if (!known.includes(release))
     fail('image-missing', `There is no data file for "${release}".`, {
-      hint: `Known: ram, ram-cloud, ${known.flatMap(n => [n, `${n}-cloud`]).join(', ')}. Adding a release adds a file to provisioner/core/distributions.`,
+      hint: `Known: ram, ram-cloud, guest, ${known.flatMap(n => [n, `${n}-cloud`]).join(', ')}. Adding a release adds a file to provisioner/core/distributions.`,
     });
   return buildOsImage({ ...common, name: release, ...(compression === undefined ? {} : { compression }) });
 }

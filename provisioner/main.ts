@@ -3,6 +3,8 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
+import { createCloudHalf } from '../installer/start.js';
+import { catalogue } from '../roles/catalogue.js';
 import { runCli } from './cli/cli.js';
 import { socketClient } from './cli/client.js';
 import type { LabReport } from './cli/deps.js';
@@ -10,6 +12,7 @@ import { backup, DATABASE_FILE, restore } from './core/backup.js';
 import { systemClock as clock } from './core/clock.js';
 import { packageRoot } from './core/distributions/load.js';
 import { lockDatabase } from './core/lock.js';
+import { fail } from './core/problem.js';
 import { operatorKey, runDemo } from './demo/run.js';
 import { createImageStore } from './image/store.js';
 import { buildImage, importImage } from './images.js';
@@ -79,7 +82,7 @@ await runCli(
     connect: socketClient,
     async serve({ loaded }) {
       const log = pino({ level: env['HALLIGAN_LOG'] ?? 'info', base: null }, pino.destination(1));
-      const server = await startServer({ loaded, version, clock, log, env });
+      const server = await startServer({ loaded, version, clock, log, env, cloud: createCloudHalf(catalogue) });
       for (const line of server.listening) log.info({}, line);
       await new Promise<void>(resolve => {
         if (stop.signal.aborted) resolve();
@@ -122,6 +125,8 @@ await runCli(
         onProgress,
         ...(credentials === undefined ? {} : { credentialsDirectory: credentials }),
       }),
+    bakeRoles: async ({ roles }) =>
+      fail('role-unknown', `No packages are known of ${roles.join(', ')}: this build has no catalogue of roles.`),
     importImage: (command, onProgress) => importImage({ ...command, signal: stop.signal, onProgress }),
     listImages: dataDir => createImageStore(join(dataDir, 'images')).list(),
     async labUp(command, progress) {

@@ -14,6 +14,7 @@ import { startBootPlane } from './boot/plane.js';
 import { createConsoles } from './console/consoles.js';
 import { backup, DATABASE_FILE } from './core/backup.js';
 import type { Clock } from './core/clock.js';
+import type { CloudHalf, HandedNode, RunningCloud } from './core/cloud-host.js';
 import { createEventFeed } from './core/events.js';
 import { createExecutor } from './core/executor/executor.js';
 import { createJournal } from './core/journal.js';
@@ -21,7 +22,7 @@ import { loadKeys } from './core/keys.js';
 import { lockDatabase } from './core/lock.js';
 import type { Log } from './core/log.js';
 import { serverAddressFor } from './core/net/addresses.js';
-import { fail } from './core/problem.js';
+import { fail, type Problem } from './core/problem.js';
 import { createSecretStore } from './core/secrets.js';
 import { openStore } from './core/store/store.js';
 import { createBootTrace } from './core/trace.js';
@@ -33,15 +34,17 @@ import { normaliseInventory } from './inventory/normalise.js';
 import { networkOf } from './node/addresses.js';
 import type { StateContext } from './node/context.js';
 import { createDirectory } from './node/directory.js';
-import type { NodeState } from './node/lifecycle.js';
+import { type NodeState, stateLabel, transition } from './node/lifecycle.js';
 import { SPINE_HANDLERS, startStateLoop } from './node/loop.js';
 import { createNodeService } from './node/node-service.js';
 import { createOracle } from './node/oracle.js';
-import { endJobs } from './node/ram.js';
-import { openNodeRepository } from './node/repository.js';
+import { endJobs, osTarget } from './node/ram.js';
+import { type NodeRepository, openNodeRepository } from './node/repository.js';
 import { syncSite } from './node/site-sync.js';
 import { createTokens } from './node/tokens.js';
+import type { Node } from './node/types.js';
 import { createPower } from './power/power.js';
+import { cloudSettings } from './site/cloud.js';
 import type { LoadedSite } from './site/load.js';
 import type { Site } from './site/schema.js';
 import { loaderRoute } from './tftp/routes.js';
@@ -60,6 +63,7 @@ export interface ServeOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cloud: CloudHalf;
 }
 
 export interface Server {
@@ -91,7 +95,14 @@ const deadlineSeconds =
   };
 
 /** @throws ProblemError port-in-use, capability-missing, interface-missing, database-busy, dependency-missing, … */
-export async function startServer({ loaded, version, clock, log, env }: ServeOptions): Promise<Server> {
+export async function startServer({
+  loaded,
+  version,
+  clock,
+  log,
+  env,
+  cloud: cloudHalf,
+}: ServeOptions): Promise<Server> {
   const { site } = loaded;
   const closers: { name: string; close: () => unknown }[] = [];
   const close = async () => {
@@ -247,6 +258,38 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
       c => c.close(),
     );
 
+    const settings = cloudSettings(site);
+    const cloud: RunningCloud | null =
+      settings === null
+        ? null
+        : opened(
+            'cloud',
+            cloudHalf.start({
+              siteName: site.name,
+              domain: site.domain,
+              settings,
+              dataDir: site.data_dir,
+              nodes: () =>
+                nodes
+                  .all()
+                  .filter(n => n.spec.roles.length > 0)
+                  .map(handOver),
+              onNode: async (name, state, problem) => {
+                const node = nodes.all().find(n => n.name === name);
+                if (node) await moveNode(nodes, node, state, problem);
+              },
+              executor,
+              journal,
+              events,
+              secrets,
+              clock,
+              log,
+              imageFile: (image, file) => images.path(image, file),
+              packageSources: () => null,
+            }),
+            c => c.close(),
+          );
+
     // The API first: if it cannot start, no node was answered yet.
     const parts: Record<string, { ok: boolean; message: string }> = {};
     const listening: string[] = [];
@@ -282,6 +325,8 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
         leases,
         health: async () => parts,
         backup: () => backupStream(site, clock),
+        cloud,
+        catalogue: cloudHalf.catalogue,
         secrets: { list: () => secrets.names(), set: (n, v) => secrets.put(n, v), remove: n => secrets.remove(n) },
       }),
       a => a.close(),
@@ -331,6 +376,7 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
     );
     starts('dns', ownAddresses.map(a => `${a}:53`).join(', '));
 
+    await cloud?.resume();
     const trimming = setInterval(() => {
       events.trim(EVENTS_KEPT).catch(error => log.error({ error: String(error) }, 'trimming the event feed failed'));
     }, TRIM_MS);
@@ -349,6 +395,43 @@ export async function startServer({ loaded, version, clock, log, env }: ServeOpt
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** A node with roles as the cloud half takes it. */
+function handOver(node: Node): HandedNode {
+  const { os } = node.status;
+  const installed = (['installed', 'applying', 'ready', 'applying-failed'] as NodeState[]).includes(node.state);
+  return {
+    id: node.id,
+    name: node.name,
+    roles: node.spec.roles,
+    target: os && installed && node.maintenance === null ? osTarget(os) : null,
+    unreachableBecause:
+      node.maintenance !== null
+        ? `it is in maintenance (${node.maintenance})`
+        : installed && os
+          ? null
+          : `it is ${stateLabel(node.state).toLowerCase()}, not installed`,
+  };
+}
+
+/** Where the lay-down of a node leads it; a node that is elsewhere by now is left there. */
+async function moveNode(
+  nodes: NodeRepository,
+  node: Node,
+  state: 'applying' | 'ready' | 'failed',
+  problem: Problem | null,
+): Promise<void> {
+  if (state === 'applying') {
+    if (transition(node.state, 'apply').ok) await nodes.transition(node.id, 'apply', 'Its roles are laid down.');
+  } else if (node.state === 'applying') {
+    if (state === 'ready') await nodes.transition(node.id, 'apply-done', 'Its roles are in place.');
+    else if (problem) await nodes.failWorking(node.id, problem);
+  } else if (state === 'ready' && (node.state === 'installed' || node.state === 'applying-failed')) {
+    // Nothing was to be done on it: it is what it should be.
+    await nodes.transition(node.id, 'apply', 'Its roles are looked at.');
+    await nodes.transition(node.id, 'apply-done', 'Its roles are in place.');
   }
 }
 

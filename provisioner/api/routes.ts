@@ -1,6 +1,6 @@
 /** The routes of `/api/v1`: thin, over the services. */
 import type { FastifyReply } from 'fastify';
-import { type TProperties, type TSchema, Type } from 'typebox';
+import { Type } from 'typebox';
 import { streamEvents } from '../core/api/event-stream.js';
 import type { Api } from '../core/api/server.js';
 import type { Clock } from '../core/clock.js';
@@ -12,6 +12,8 @@ import { checkBmc } from '../site/check.js';
 import { exportSite } from '../site/export.js';
 import { loadSite } from '../site/load.js';
 import type { Bmc } from '../site/schema.js';
+import { answers, query } from './answers.js';
+import { addCloudRoutes } from './cloud-routes.js';
 import * as S from './schemas.js';
 import type { ApiServices } from './services.js';
 
@@ -31,13 +33,7 @@ const INPUT_MAX = 64 * 1024;
 const BULK_PARALLEL = 16;
 
 const Empty = Type.Object({}, { additionalProperties: false });
-const query = <P extends TProperties>(properties: P) => Type.Object(properties, { additionalProperties: false });
 const limit = (most: number, usual: number) => Type.Integer({ minimum: 1, maximum: most, default: usual });
-const answers = (status: number, schema: TSchema, description: string) => ({
-  [status]: { description, content: { 'application/json': { schema } } },
-  '4xx': { description: 'A problem', content: { 'application/json': { schema: S.ProblemSchema } } },
-  '5xx': { description: 'A problem', content: { 'application/json': { schema: S.ProblemSchema } } },
-});
 const stream = (type: string, description: string) => ({
   200: { description, content: { [type]: { schema: Type.Unsafe<unknown>({ type: 'string', format: 'binary' }) } } },
   '4xx': { description: 'A problem', content: { 'application/json': { schema: S.ProblemSchema } } },
@@ -621,6 +617,8 @@ export function addRoutes(api: Api, options: RouteOptions): void {
       },
     );
   }
+
+  addCloudRoutes(api, services);
 
   api.get('/openapi.json', { schema: { hide: true, querystring: Empty } }, async () => api.swagger());
 }

@@ -233,7 +233,7 @@ export const WhySchema = Type.Object({
 });
 export const ImageSchema = Type.Object({
   schema: Type.Number(),
-  kind: Type.Enum(['os', 'ram']),
+  kind: Type.Enum(['os', 'ram', 'guest']),
   name: Type.String(),
   distribution: Type.String(),
   release: Type.String(),

@@ -1,5 +1,6 @@
 /** What the API needs of the rest; the composition root fills it in. */
 import type { Readable } from 'node:stream';
+import type { CatalogueView, CloudService } from '../core/cloud-service.js';
 import type { EventFeed } from '../core/events.js';
 import type { Journal } from '../core/journal.js';
 import type { ImageStore } from '../image/types.js';
@@ -54,4 +55,8 @@ export interface ApiServices {
    */
   backup(signal: AbortSignal): Promise<Readable>;
   readonly secrets?: SecretNames;
+  /** Null: the site has no `cloud` part. */
+  readonly cloud?: CloudService | null;
+  /** Services and roles that can be laid down, whether the site has a cloud or not. */
+  readonly catalogue?: CatalogueView;
 }

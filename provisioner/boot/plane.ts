@@ -464,7 +464,7 @@ function decodeSegment(segment: string): string {
 }
 
 const filesOf = (manifest: ImageManifest): ImageFile[] =>
-  (manifest.kind === 'ram' ? [manifest.kernel, manifest.initrd] : [manifest.disk, manifest.root]).filter(
+  (manifest.kind === 'os' ? [manifest.disk, manifest.root] : [manifest.kernel, manifest.initrd]).filter(
     f => f !== null,
   );
 

@@ -5,6 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { Command, CommanderError, Option } from 'commander';
 import type { Lease, ServiceHealth } from '../api/services.js';
 import { sleep } from '../core/clock.js';
+import { DEFAULT_RELEASE, ROLE_NAMES } from '../core/cloud-settings.js';
 import type { FeedEvent } from '../core/events.js';
 import type { Run, StepRow } from '../core/journal.js';
 import { EXIT, fail, type Problem, ProblemError } from '../core/problem.js';
@@ -12,6 +13,7 @@ import type { TraceEntry } from '../core/trace.js';
 import type { ImageManifest } from '../image/types.js';
 import { loadSite } from '../site/load.js';
 import { parseSse } from './client.js';
+import { addCloudCommands } from './cloud.js';
 import {
   type Context,
   command,
@@ -55,6 +57,7 @@ export function buildCli(deps: CliDeps): Command {
     );
 
   addNodeCommands(program, deps);
+  addCloudCommands(program, deps);
   addBoot(program, deps);
   addImages(program, deps);
   addEvents(program, deps);
@@ -148,7 +151,9 @@ function addBoot(program: Command, deps: CliDeps): void {
 }
 
 const bytesOf = (image: ImageManifest): number =>
-  image.kind === 'ram' ? image.kernel.bytes + image.initrd.bytes : (image.disk?.bytes ?? 0) + (image.root?.bytes ?? 0);
+  image.kind === 'os'
+    ? (image.disk?.bytes ?? 0) + (image.root?.bytes ?? 0)
+    : image.kernel.bytes + image.initrd.bytes + (image.kind === 'guest' ? image.disk.bytes : 0);
 
 function printImages(context: Context, images: readonly ImageManifest[], value?: unknown): void {
   context.print(images, {
@@ -160,7 +165,7 @@ function printImages(context: Context, images: readonly ImageManifest[], value?:
       { title: 'SYSTEM', cell: i => `${i.distribution} ${i.release}` },
       { title: 'SIZE', cell: i => `${Math.round(bytesOf(i) / 1e6)} MB` },
       { title: 'CREATED', cell: i => time(i.createdMs) },
-      { title: 'KERNEL', cell: i => (i.kind === 'ram' ? i.kernelVersion : i.kernel), wide: true },
+      { title: 'KERNEL', cell: i => (i.kind === 'os' ? i.kernel : i.kernelVersion), wide: true },
       { title: 'INPUTS', cell: i => i.inputHash.slice(0, 12), wide: true },
     ],
     empty: 'No images. Build them: halligan image build ram; halligan image build debian-12.',
@@ -186,7 +191,16 @@ function addImages(program: Command, deps: CliDeps): void {
       for (const p of answer.broken) context.note(`damaged: ${p.message}`);
     }),
   );
-  withDataDir(withFormat(image.command('build').argument('<names...>', 'ram, ram-cloud, or a release like debian-12')))
+  withDataDir(
+    withFormat(
+      image
+        .command('build')
+        .argument(
+          '<names...>',
+          'ram, ram-cloud, guest (what the proof of the cloud boots), or a release like debian-12',
+        ),
+    ),
+  )
     .description('build images from the distribution’s archive (as root; no server needed)')
     .option('--mirror <url>', 'archive instead of the one in the data')
     .option('--force', 'build although nothing changed')
@@ -208,6 +222,49 @@ function addImages(program: Command, deps: CliDeps): void {
               ),
             );
           printImages(context, built);
+        },
+      ),
+    );
+  withDataDir(withFormat(image.command('bake').argument('<roles...>', 'roles whose packages go into it')))
+    .description(
+      'put the packages of roles into one image, so that nodes need none of them (as root; no server needed)',
+    )
+    .option('--release <release>', 'release of the cloud; that of the site file, or debian-12-zed')
+    .option('--mirror <url>', 'archive instead of the one in the data')
+    .option('--force', 'bake although nothing changed')
+    .action(
+      command(
+        deps,
+        async (
+          context,
+          roles: string[],
+          options: { site?: string; dataDir?: string; release?: string; mirror?: string; force?: boolean },
+        ) => {
+          const unknown = roles.find(r => !(ROLE_NAMES as readonly string[]).includes(r));
+          if (unknown !== undefined)
+            fail('role-unknown', `There is no role ${JSON.stringify(unknown)}; there are ${ROLE_NAMES.join(', ')}.`);
+          const site = options.site === undefined ? undefined : readSite(options.site).site;
+          const baked = await deps.bakeRoles(
+            {
+              roles: [...new Set(roles)],
+              release: options.release ?? site?.cloud?.release ?? DEFAULT_RELEASE,
+              dataDir: dataDirOf(options),
+              force: options.force ?? false,
+              ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
+            },
+            line => context.note(line),
+          );
+          context.print([baked], {
+            name: b => b.name,
+            value: baked,
+            columns: [
+              { title: 'NAME', cell: b => b.name },
+              { title: 'ROLES', cell: b => b.roles.join(', ') },
+              { title: 'PACKAGES', cell: b => b.packages },
+              { title: 'TOOK', cell: b => (b.cached ? 'nothing changed' : `${Math.round(b.seconds)} s`) },
+              { title: 'WHERE', cell: b => b.path, wide: true },
+            ],
+          });
         },
       ),
     );

@@ -30,11 +30,33 @@ export interface DemoCommand {
 }
 
 export interface BuildImageCommand {
-  /** `ram`, `ram-cloud`, or a release such as `debian-12`. */
+  /** `ram`, `ram-cloud`, `guest`, or a release such as `debian-12`. */
   readonly name: string;
   readonly dataDir: string;
   readonly mirror?: string;
   readonly force: boolean;
+}
+
+export interface BakeRolesCommand {
+  /** At least one, each once. */
+  readonly roles: readonly string[];
+  /** Release of the cloud, `debian-12-zed`. */
+  readonly release: string;
+  readonly dataDir: string;
+  readonly mirror?: string;
+  readonly force: boolean;
+}
+
+export interface BakedRoles {
+  /** Of the image or layer. */
+  readonly name: string;
+  readonly roles: readonly string[];
+  readonly path: string;
+  /** How many packages it has on top of the system. */
+  readonly packages: number;
+  readonly seconds: number;
+  /** It was there already. */
+  readonly cached: boolean;
 }
 
 export interface ImportImageCommand {
@@ -95,6 +117,7 @@ export interface CliDeps {
   /** True when all nodes made it. */
   readonly demo: (command: DemoCommand, progress: (line: string) => void) => Promise<boolean>;
   readonly buildImage: (command: BuildImageCommand, progress: (line: string) => void) => Promise<ImageManifest>;
+  readonly bakeRoles: (command: BakeRolesCommand, progress: (line: string) => void) => Promise<BakedRoles>;
   readonly importImage: (command: ImportImageCommand, progress: (line: string) => void) => Promise<ImageManifest>;
   readonly listImages: (dataDir: string) => Promise<readonly ImageManifest[]>;
   readonly labUp: (command: LabUpCommand, progress: (line: string) => void) => Promise<LabReport>;

@@ -159,6 +159,24 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
       }),
     );
 
+  /** Roles by word: what a node does in the cloud from the next apply on. */
+  const roles = (name: 'assign' | 'unassign', description: string) =>
+    withFormat(node.command(name).argument(names, about).description(description))
+      .requiredOption('--role <role>', 'name of a role; may be given several times', collect)
+      .action(
+        command(deps, async (context, selectors: string[], options: { role: string[] }) => {
+          const results: ItemResult[] = [];
+          const failed = await eachOf([...new Set(selectors)], async item => {
+            const change = name === 'assign' ? { add: options.role } : { remove: options.role };
+            const changed = await context.api().json<NodeView>('POST', `${path(item)}/roles`, change);
+            results.push({ item, ok: true, message: `Roles: ${changed.spec.roles.join(', ') || 'none'}.` });
+          });
+          return context.results(inOrder(selectors, [...results, ...failed]));
+        }),
+      );
+  roles('assign', 'give nodes roles in the cloud; halligan apply lays them down');
+  roles('unassign', 'take roles from nodes');
+
   node
     .command('remove')
     .description('forget nodes; their disks stay as they are')

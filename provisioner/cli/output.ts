@@ -16,6 +16,10 @@ export interface Column<T> {
 export type Colour = 'red' | 'green' | 'yellow';
 const CODES: Record<Colour, number> = { red: 31, green: 32, yellow: 33 };
 
+/** `text` in a colour where `on`. */
+export const paint = (text: string, colour: Colour | null, on: boolean): string =>
+  on && colour ? `\u001b[${CODES[colour]}m${text}\u001b[0m` : text;
+
 /**
  * Text without control characters: host names, vendors and messages come from machines, and must not drive the
  * operator's terminal. Tabs and new lines become spaces.
@@ -48,8 +52,7 @@ export function table<T>(
   );
   const body = cells.map((parts, r) =>
     line(parts, (text, i) => {
-      const colour = options.colour ? shown[i]!.colour?.(rows[r]!) : null;
-      return colour ? `\u001b[${CODES[colour]}m${text}\u001b[0m` : text;
+      return paint(text, shown[i]!.colour?.(rows[r]!) ?? null, options.colour);
     }),
   );
   return `${[head, ...body].join('\n')}\n`;

@@ -23,6 +23,9 @@ default \`/var/lib/halligan/halligan.sock\`); being able to open it is the permi
   errors to standard error. Colour on terminals only; \`NO_COLOR\` turns it off. Times are UTC.
 - **Destructive commands** (release, install over a system, \`install --wipe\`) say what is lost and ask for the name to be typed.
   Off a terminal nothing is asked: they refuse with exit code 4 unless \`--yes\` is given. \`--dry-run\` shows the plan and does nothing.
+- **\`plan\`, \`apply\`, \`drift\`.** \`plan\` prints what would be done, by node and service: \`+\` comes into being, \`~\` changes,
+  \`!\` restarts or interrupts, \`x\` destroys. \`apply\` prints the same, asks for the names of the nodes on which data dies, then tells each
+  action as it ends. \`apply --plan HASH\` does only what was read before. The work goes on in the server when the command is ended.
 - **\`--wait\`** follows the work until the node rests; \`--timeout 30m\` bounds it. Ctrl-C ends the wait, not the work.
 - **Errors** are two lines: what happened, and what to do. \`problems.md\` lists them all.`;
 

@@ -112,6 +112,27 @@ function sql(s: string): string {
   return `'${s.replaceAll("'", "''")}'`;
 }
 
+/** Name of a database, table or account in MariaDB, in backticks. */
+function sqlName(s: string): string {
+  if (!/^[A-Za-z0-9_$-]{1,64}$/.test(s)) refuse('an SQL name', `${JSON.stringify(s.slice(0, 80))} is no plain name`);
+  return `\`${s}\``;
+}
+
+/** A Python literal: strings and numbers are those of JSON, whose escapes Python reads alike. */
+function py(value: TemplateValue): string {
+  if (value === null) return 'None';
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  if (typeof value === 'string') {
+    if (hasLoneSurrogate(value)) refuse('Python', 'it is not valid Unicode');
+    return JSON.stringify(value);
+  }
+  if (typeof value === 'number') return JSON.stringify(value);
+  if (Array.isArray(value)) return `[${value.map(py).join(', ')}]`;
+  return `{${Object.entries(value)
+    .map(([k, v]) => `${py(k)}: ${py(v)}`)
+    .join(', ')}}`;
+}
+
 const text = (quote: (s: string) => string) => (value: TemplateValue) => {
   if (value !== null && typeof value === 'object') return refuse('text', 'it is a list or an object');
   if (value === null) return refuse('text', 'it is null');
@@ -123,8 +144,10 @@ const QUOTERS = {
   ipxe: text(ipxe),
   ipxeText: text(ipxeText),
   json: (value: TemplateValue) => JSON.stringify(value),
+  py,
   sh: text(sh),
   sql: text(sql),
+  sqlName: text(sqlName),
   url: text(url),
   yaml: yamlFlow,
 } as const satisfies Record<string, (value: TemplateValue) => string>;
@@ -137,14 +160,16 @@ export const quote = (quoter: Quoter, value: TemplateValue): string => QUOTERS[q
 /** Which helpers may stand outermost in a file of the grammar. A grammar that is not named here may not be rendered. */
 const GRAMMARS: Readonly<Record<string, readonly Quoter[]>> = {
   cfg: ['sh', 'url'],
+  cnf: ['ini'],
   conf: ['ini'],
   ini: ['ini'],
   ipxe: ['ipxe', 'ipxeText', 'url'],
   json: ['json'],
   network: ['ini'],
+  py: ['py'],
   service: ['ini'],
   sh: ['sh'],
-  sql: ['sql'],
+  sql: ['sql', 'sqlName'],
   yaml: ['yaml'],
   yml: ['yaml'],
 };

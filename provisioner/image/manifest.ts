@@ -13,6 +13,7 @@ const file = {
   sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
 };
 const closed = { additionalProperties: false };
+const commandLine = Type.String({ maxLength: 512, pattern: '^[A-Za-z0-9_=., :/-]*$' });
 const partition = Type.Integer({ minimum: 1, maximum: 128 });
 const common = {
   schema: Type.Literal(1),
@@ -53,10 +54,24 @@ const RamManifestSchema = Type.Object(
     initrd: Type.Object(file, closed),
     kernelVersion: Type.String({ maxLength: 128 }),
     minMemoryMiB: Type.Integer({ minimum: 1 }),
-    commandLine: Type.Optional(Type.String({ maxLength: 512, pattern: '^[A-Za-z0-9_=., :/-]*$' })),
+    commandLine: Type.Optional(commandLine),
   },
   closed,
 );
+const GuestManifestSchema = Type.Object(
+  {
+    ...common,
+    kind: Type.Literal('guest'),
+    disk: Type.Object({ ...file, rawBytes: Type.Integer({ minimum: 512 }) }, closed),
+    kernel: Type.Object(file, closed),
+    initrd: Type.Object(file, closed),
+    kernelVersion: Type.String({ maxLength: 128 }),
+    minMemoryMiB: Type.Integer({ minimum: 1 }),
+    commandLine,
+  },
+  closed,
+);
+const SCHEMAS = { os: OsManifestSchema, ram: RamManifestSchema, guest: GuestManifestSchema };
 
 /** The manifest, or a sentence fragment that says what is wrong with it. */
 export function parseManifest(text: string): ImageManifest | string {
@@ -67,8 +82,8 @@ export function parseManifest(text: string): ImageManifest | string {
     return 'it is no JSON';
   }
   const kind = typeof value === 'object' && value !== null && 'kind' in value ? value.kind : undefined;
-  if (kind !== 'os' && kind !== 'ram') return 'its kind is neither os nor ram';
-  const validator = kind === 'os' ? Compile(OsManifestSchema) : Compile(RamManifestSchema);
+  if (kind !== 'os' && kind !== 'ram' && kind !== 'guest') return 'its kind is not one of os, ram, guest';
+  const validator = Compile<(typeof SCHEMAS)[keyof typeof SCHEMAS]>(SCHEMAS[kind]);
   if (!validator.Check(value)) {
     const first = validator.Errors(value)[0];
     const message = first?.message === 'schema is false' ? 'is not known' : (first?.message ?? 'does not fit');
@@ -79,6 +94,9 @@ export function parseManifest(text: string): ImageManifest | string {
 
 /** The files that a manifest names, by name. */
 export function manifestFiles(manifest: ImageManifest): { name: string; bytes: number; sha256: string }[] {
-  const files = manifest.kind === 'ram' ? [manifest.kernel, manifest.initrd] : [manifest.disk, manifest.root];
+  const files =
+    manifest.kind === 'os'
+      ? [manifest.disk, manifest.root]
+      : [manifest.kernel, manifest.initrd, ...(manifest.kind === 'guest' ? [manifest.disk] : [])];
   return files.flatMap(entry => (entry === null ? [] : [entry]));
 }

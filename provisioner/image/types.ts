@@ -53,7 +53,27 @@ export interface RamImageManifest {
   readonly commandLine?: string;
 }
 
-export type ImageManifest = OsImageManifest | RamImageManifest;
+/** A small server that proves a cloud: a disk for its image service, and kernel and initrd for boots without one. */
+export interface GuestImageManifest {
+  readonly schema: 1;
+  readonly kind: 'guest';
+  readonly name: string;
+  readonly distribution: string;
+  readonly release: string;
+  readonly arch: 'amd64';
+  readonly createdMs: number;
+  readonly inputHash: string;
+  /** qcow2, compressed; boots by BIOS. `rawBytes` is the size that the server sees. */
+  readonly disk: ImageFile & { readonly rawBytes: number };
+  readonly kernel: ImageFile;
+  readonly initrd: ImageFile;
+  readonly kernelVersion: string;
+  readonly minMemoryMiB: number;
+  /** Kernel parameters that it wants when it is booted without its disk. */
+  readonly commandLine: string;
+}
+
+export type ImageManifest = OsImageManifest | RamImageManifest | GuestImageManifest;
 
 export interface ImageStore {
   /** Every usable image, by name. */

@@ -83,7 +83,8 @@ export function createJobMaker(deps: JobMakerDeps): JobMaker {
 
 async function osImage(images: ImageStore, name: string): Promise<OsImageManifest> {
   const image = await images.get(name);
-  if (image.kind !== 'os') return fail('image-format', `${name} is a RAM environment, not a system to install.`);
+  if (image.kind !== 'os')
+    return fail('image-format', `${name} is an image of the kind ${image.kind}, not a system to install.`);
   return image;
 }
 

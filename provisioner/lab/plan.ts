@@ -2,14 +2,18 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { fail } from '../core/problem.js';
-import type { Lab, LabNode, LabNodeSpec, LabSpec } from './types.js';
+import type { Lab, LabHost, LabNode, LabNodeSpec, LabSpec } from './types.js';
 
 export const LAB_RUN_ROOT = '/run/halligan-lab';
 /** Environment variable that every process of a lab carries: leftovers are found by it. */
 export const LAB_MARK = 'HALLIGAN_LAB';
 export const BRIDGE = 'br0';
 export const SECOND_BRIDGE = 'br1';
+/** Tunnels between container hosts. */
+export const THIRD_BRIDGE = 'br2';
 export const LAB_ADDRESS = '10.99.0.1';
+/** Where a lab of containers has its hardware router in the outside network: hosts bring the rest of 10.97.0.0/24. */
+export const OUTSIDE_ADDRESS = '10.97.0.1';
 export const LAB_CIDR = '10.99.0.0/24';
 /** More machines than one computer can emulate; also what fits the address plan. */
 export const LAB_NODES_MAX = 64;
@@ -38,8 +42,8 @@ export function stableUuid(lab: string, node: string): string {
 }
 
 const octet = (n: number) => n.toString(16).padStart(2, '0');
-/** MAC of NIC `nic` (0 or 1) of node number `index`, in QEMU's locally used range. */
-export const macOf = (index: number, nic: number) => `52:54:00:${nic === 0 ? '99' : '98'}:00:${octet(index + 1)}`;
+/** MAC of NIC `nic` (0, 1, 2) of node number `index`, in QEMU's locally used range. */
+export const macOf = (index: number, nic: number) => `52:54:00:${99 - nic}:00:${octet(index + 1)}`;
 
 function checkNumber(what: string, value: number, min: number, max: number): number {
   if (!Number.isInteger(value) || value < min || value > max) {
@@ -83,6 +87,33 @@ function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: st
   };
 }
 
+function planHost(spec: LabNodeSpec, index: number, lab: { dir: string }): LabHost {
+  const dir = join(lab.dir, 'nodes', spec.name);
+  const count = checkNumber(`\`nics\` of lab node "${spec.name}"`, spec.nics ?? 1, 1, 3);
+  const last = 150 + index;
+  const address = `10.99.0.${last}`;
+  const networks = [
+    { bridge: BRIDGE, address },
+    { bridge: SECOND_BRIDGE, address: null },
+    { bridge: THIRD_BRIDGE, address: `10.96.0.${last}` },
+  ];
+  return {
+    name: spec.name,
+    address,
+    mac: macOf(index, 0),
+    nics: networks.slice(0, count).map((network, nic) => ({
+      name: `eth${nic}`,
+      mac: macOf(index, nic),
+      veth: `ve${index + 1}-${nic}`,
+      ...network,
+    })),
+    layers: spec.layers ?? [],
+    hostKey: '',
+    dir,
+    root: join(dir, 'root'),
+  };
+}
+
 /**
  * The lab as a value, without touching anything.
  * Throws ProblemError request-invalid with the field and what was expected.
@@ -98,6 +129,9 @@ export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: st
     if (!HOST.test(node.name)) fail('request-invalid', `"${node.name}" is no host name (RFC 1123, lower case).`);
     if (seen.has(node.name)) fail('request-invalid', `Two nodes of the lab are named "${node.name}".`);
     seen.add(node.name);
+    if ((spec.kind ?? 'qemu') === 'qemu' && (node.layers || node.start !== undefined)) {
+      fail('request-invalid', `\`layers\` and \`start\` of lab node "${node.name}" are for hosts in containers.`);
+    }
     // The longest path in there is HOST/console.sock; the kernel takes 107 bytes (unix(7)).
     if (join(runDir, node.name, 'console.sock').length > 100) {
       fail('request-invalid', `The node name "${node.name}" is too long for a socket's path.`);
@@ -123,17 +157,6 @@ export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: st
     bmcPasswordFile: join(spec.dir, 'bmc-password'),
     tlsFingerprint: null,
     nodes: kind === 'qemu' ? spec.nodes.map((node, i) => planNode(node, i, { name, dir: spec.dir, runDir })) : [],
-    hosts:
-      kind === 'container'
-        ? spec.nodes.map((node, i) => ({
-            name: node.name,
-            address: `10.99.0.${150 + i}`,
-            mac: macOf(i, 0),
-            veth: `ve${i + 1}`,
-            hostKey: '',
-            dir: join(spec.dir, 'nodes', node.name),
-            root: join(spec.dir, 'nodes', node.name, 'root'),
-          }))
-        : [],
+    hosts: kind === 'container' ? spec.nodes.map((node, i) => planHost(node, i, { dir: spec.dir })) : [],
   };
 }

@@ -1,5 +1,5 @@
 /** Processes by what the kernel says of them (proc(5)), so that a recycled pid is never mistaken. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { sleep } from '../core/clock.js';
 
 export interface ProcessId {
@@ -68,6 +68,35 @@ export function netnsOfProcess(pid: number): string | null {
     return readlinkSync(`/proc/${pid}/ns/net`);
   } catch {
     return null;
+  }
+}
+
+/** The inode of a named network namespace (ip-netns(8)), as netnsOfProcess shows it, or null. */
+export function netnsInode(name: string): string | null {
+  try {
+    // /run/netns/NAME is a bind mount of the namespace: its inode is that of net:[…].
+    return `net:[${statSync(`/run/netns/${name}`).ino}]`;
+  } catch {
+    return null;
+  }
+}
+
+/** The arguments it was started with. */
+export function commandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+/** Is it the first process of a process namespace right below ours, not of one inside that? */
+export function isContainerInit(pid: number): boolean {
+  try {
+    const ids = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]?.split(/\s+/) ?? [];
+    return ids.length === 2 && ids[1] === '1';
+  } catch {
+    return false;
   }
 }
 

@@ -9,12 +9,17 @@ export interface LabNodeSpec {
   readonly firmware?: Firmware;
   /** Sizes of the empty disks, in GiB; one of 8 by default. */
   readonly disks?: readonly number[];
-  readonly nics?: 1 | 2;
+  /** Machines have 1 or 2; the third of a container host is for tunnels. */
+  readonly nics?: 1 | 2 | 3;
   readonly memoryMiB?: number;
   readonly cpus?: number;
   readonly bmc?: 'ipmi' | 'redfish';
   /** The machine sees its BMC in-band (KCS); ipmi only. Costs a few seconds of boot under emulation. */
   readonly kcs?: boolean;
+  /** Container hosts only: folders that lie above the base root file system, topmost first (baked layers). */
+  readonly layers?: readonly string[];
+  /** Container hosts only: false leaves it switched off, for `startHost`. */
+  readonly start?: boolean;
 }
 
 export interface LabSpec {
@@ -24,7 +29,7 @@ export interface LabSpec {
   readonly name: string;
   readonly kind?: LabKind;
   readonly nodes: readonly LabNodeSpec[];
-  /** `auto` uses KVM only when a probe boot proves it. */
+  /** `auto` uses KVM only when a probe boot proves it. Container hosts see /dev/kvm only with `kvm`. */
   readonly accel?: 'auto' | 'kvm' | 'tcg';
   /** Folder of the server's database, keys and images in the written `site.yaml`; `data` in `dir` by default. */
   readonly dataDir?: string;
@@ -69,12 +74,27 @@ export interface LabNode {
   readonly consoleLog: string;
 }
 
+export interface LabHostNic {
+  /** Inside the host: eth0, eth1, eth2. */
+  readonly name: string;
+  readonly mac: string;
+  readonly bridge: string;
+  /** Its other end, in the lab's namespace. */
+  readonly veth: string;
+  /** Without prefix; all networks of a lab are /24. Null where the host shall find its own use for it. */
+  readonly address: string | null;
+}
+
 /** A systemd-nspawn host. */
 export interface LabHost {
   readonly name: string;
+  /** On the first NIC. */
   readonly address: string;
+  /** Of the first NIC. */
   readonly mac: string;
-  readonly veth: string;
+  readonly nics: readonly LabHostNic[];
+  /** What lies above the base root file system, topmost first. */
+  readonly layers: readonly string[];
   /** `ssh-ed25519 AAAA…` */
   readonly hostKey: string;
   readonly dir: string;
@@ -108,6 +128,11 @@ export interface Lab {
   readonly hosts: readonly LabHost[];
 }
 
+export interface LabHostStatus {
+  readonly name: string;
+  readonly power: 'on' | 'off';
+}
+
 export interface BootOverride {
   readonly target: 'none' | 'pxe' | 'hdd';
   readonly once: boolean;
@@ -133,4 +158,6 @@ export interface LabStatus {
   readonly reason: string | null;
   readonly lab: Lab | null;
   readonly nodes: readonly LabNodeStatus[];
+  /** Of a lab of containers. */
+  readonly hosts: readonly LabHostStatus[];
 }

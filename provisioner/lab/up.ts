@@ -12,7 +12,6 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
-  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -23,10 +22,19 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { sleep } from '../core/clock.js';
 import { fail, ProblemError } from '../core/problem.js';
-import { startHosts, unmountBelow } from './container.js';
+import { detachLoops, hostPower, startHosts, unmountBelow } from './container.js';
 import { chooseAccel, findKernel, type KvmProbe, probeKvm } from './kvm.js';
-import { checkLabName, LAB_MARK, netnsOf, planLab, runDirOf, SECOND_BRIDGE } from './plan.js';
-import { allPids, carries, endAll, identify, netnsOfProcess, ownLine, type ProcessId } from './procs.js';
+import {
+  checkLabName,
+  LAB_MARK,
+  netnsOf,
+  OUTSIDE_ADDRESS,
+  planLab,
+  runDirOf,
+  SECOND_BRIDGE,
+  THIRD_BRIDGE,
+} from './plan.js';
+import { allPids, carries, endAll, identify, netnsInode, netnsOfProcess, ownLine, type ProcessId } from './procs.js';
 import { OVMF_CODE, OVMF_VARS } from './qemu.js';
 import { labSite } from './site.js';
 import type { Lab, LabNodeStatus, LabSpec, LabStatus } from './types.js';
@@ -53,6 +61,9 @@ const PACKAGES: Record<string, string> = {
   openssl: 'openssl',
   'systemd-nspawn': 'systemd-container',
   'ssh-keyscan': 'openssh-client',
+  ethtool: 'ethtool',
+  losetup: 'mount',
+  sysctl: 'procps',
 };
 
 function need(programs: readonly string[]): void {
@@ -92,11 +103,18 @@ async function makeNetwork(lab: Lab): Promise<void> {
   const ip = (...args: string[]) => run('ip', '-n', lab.netns, ...args);
   await run('ip', 'netns', 'add', lab.netns);
   await ip('link', 'set', 'lo', 'up');
-  for (const bridge of [lab.bridge, SECOND_BRIDGE]) {
+  const containers = lab.kind === 'container';
+  for (const bridge of [lab.bridge, SECOND_BRIDGE, ...(containers ? [THIRD_BRIDGE] : [])]) {
     await ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0', 'mcast_snooping', '0');
     await ip('link', 'set', bridge, 'up');
   }
   await ip('addr', 'add', `${lab.address}/24`, 'dev', lab.bridge);
+  if (containers) {
+    // The hardware router of a cloud: between the management and the outside network, and nowhere else.
+    await ip('addr', 'add', `${OUTSIDE_ADDRESS}/24`, 'dev', SECOND_BRIDGE);
+    await run('ip', 'netns', 'exec', lab.netns, 'ethtool', '-K', SECOND_BRIDGE, 'tx', 'off');
+    await run('ip', 'netns', 'exec', lab.netns, 'sysctl', '-q', '-w', 'net.ipv4.ip_forward=1');
+  }
   for (const node of lab.nodes) {
     await ip('addr', 'add', `${node.bmc.ip}/32`, 'dev', 'lo');
     for (const [i, tap] of node.taps.entries()) {
@@ -130,7 +148,7 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
   need([
     'ip',
     ...(kind === 'container'
-      ? ['systemd-nspawn', 'ssh-keyscan', ...(spec.rootfs ? [] : ['mmdebstrap'])]
+      ? ['systemd-nspawn', 'ssh-keyscan', 'losetup', 'ethtool', 'sysctl', ...(spec.rootfs ? [] : ['mmdebstrap'])]
       : ['qemu-system-x86_64', 'qemu-img', 'setpriv']),
     ...(kind === 'qemu' && drivers.has('ipmi') ? ['ipmi_sim', 'socat'] : []),
     ...(kind === 'qemu' && drivers.has('redfish') ? ['openssl'] : []),
@@ -146,7 +164,9 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
   const accel =
     kind === 'qemu'
       ? await chooseAccel(spec.accel ?? 'auto', probe)
-      : { accel: 'tcg' as const, reason: 'Containers are not emulated.' };
+      : spec.accel === 'kvm'
+        ? { accel: 'kvm' as const, reason: 'KVM was asked for: hosts see /dev/kvm.' }
+        : { accel: 'tcg' as const, reason: 'Containers are not emulated, and see no /dev/kvm.' };
   let lab = planLab({ ...spec, dir }, accel);
 
   await labDown({ name: lab.name, dir });
@@ -252,15 +272,16 @@ export function findLab(where: { name: string; dir?: string }): Lab | null {
 
 export async function labStatus(where: { name: string; dir?: string }): Promise<LabStatus> {
   const lab = findLab(where);
-  const none = { name: where.name, running: false, lab, nodes: [] };
+  const none = { name: where.name, running: false, lab, nodes: [], hosts: [] };
   if (!lab) return { ...none, reason: `There is no lab "${where.name}".` };
   if (lab.kind === 'container') {
     const running = leftovers(where.name).length > 0;
-    return { ...none, running, reason: running ? null : 'No host runs.' };
+    const hosts = lab.hosts.map(host => ({ name: host.name, power: hostPower(lab, host.name) }));
+    return { ...none, running, reason: running ? null : 'No host runs.', hosts };
   }
   try {
     const nodes = JSON.parse(await labCommand(lab, 'status', 10_000)) as LabNodeStatus[];
-    return { name: lab.name, running: true, reason: null, lab, nodes };
+    return { ...none, running: true, reason: null, nodes };
   } catch (error) {
     if (!(error instanceof ProblemError)) throw error;
     return { ...none, reason: error.problem.message };
@@ -295,8 +316,7 @@ function namespaces(name: string): string[] {
 /** Processes that carry the lab's name in their environment, or live in one of its namespaces; never we ourselves. */
 function leftovers(name: string, inNamespaces = namespaces(name)): ProcessId[] {
   const own = ownLine();
-  // /run/netns/NAME is a bind mount of the namespace: its inode is that of net:[…].
-  const inodes = new Set(inNamespaces.map(file => `net:[${statSync(join('/run/netns', file)).ino}]`));
+  const inodes = new Set(inNamespaces.map(netnsInode).filter(inode => inode !== null));
   return allPids()
     .filter(pid => !own.has(pid))
     .filter(pid => carries(pid, LAB_MARK, name) || inodes.has(netnsOfProcess(pid) ?? ''))
@@ -336,7 +356,10 @@ export async function labDown(where: { name: string; dir?: string; keepFiles?: b
       fail('lab-failed', `Processes of lab "${name}" do not end: ${stuck.map(id => id.pid).join(', ')}.`);
     }
   }
-  for (const dir of dirs) await unmountBelow(join(dir, 'nodes'));
+  for (const dir of dirs) {
+    await detachLoops(join(dir, 'nodes'));
+    await unmountBelow(join(dir, 'nodes'));
+  }
   const spaces = namespaces(name);
   for (const file of spaces) await run('ip', 'netns', 'del', file);
   rmSync(runDirOf(name), { recursive: true, force: true });

@@ -1,20 +1,11 @@
 /** What the schema cannot say: how the values of a site fit each other. Pure; works on a site that the schema accepted. */
 
 import { parseDocument } from 'yaml';
-import { type Cidr, contains, formatIpv4, hostRange, parseCidr, parseIpv4 } from '../core/net/ipv4.js';
-import { type Fault, fieldName, found, nearest } from '../core/schema/explain.js';
-import type { Bmc, InstallConfig, InterfaceConfig, Network, Site } from './schema.js';
-
-type Path = readonly (string | number)[];
-type Report = (path: Path, message: string) => void;
-
-interface Subnet {
-  readonly index: number;
-  readonly network: Network;
-  readonly cidr: Cidr;
-  readonly from: number;
-  readonly to: number;
-}
+import { contains, formatIpv4, hostRange, parseCidr, parseIpv4 } from '../core/net/ipv4.js';
+import { type Fault, found, nearest } from '../core/schema/explain.js';
+import { checkCloud } from './cloud-check.js';
+import { type Path, type Report, type Subnet, Unique } from './report.js';
+import type { Bmc, InstallConfig, InterfaceConfig, Site } from './schema.js';
 
 /**
  * Finds everything that does not fit; an empty list is a good site.
@@ -31,6 +22,7 @@ export function checkSite(site: Site, skip: ReadonlySet<string> = new Set()): Fa
 
   const subnets = checkNetworks(site, skip, report);
   checkNodes(site, subnets, skip, report);
+  checkCloud(site, subnets, skip, report);
   return faults;
 }
 
@@ -118,6 +110,8 @@ function checkNodes(site: Site, subnets: readonly Subnet[], skip: ReadonlySet<st
     }
     if (node.uuid) uuids.add(node.uuid, [...at, 'uuid']);
     if (node.serial) serials.add(node.serial, [...at, 'serial']);
+    const roles = new Unique(report, 'role');
+    for (const [j, role] of node.roles.entries()) roles.add(role, [...at, 'roles', j]);
     if (node.macs.length === 0 && !node.uuid && !node.serial)
       report(at, `expected macs, uuid or serial: nothing says which machine ${node.name} is`);
     if (node.address) {
@@ -305,18 +299,4 @@ function checkUserData(text: string | undefined, at: Path, report: Report) {
   const value: unknown = doc.toJS({ maxAliasCount: 100 });
   if (value !== null && (typeof value !== 'object' || Array.isArray(value)))
     report(at, `expected a mapping (fields with values) after #cloud-config, found ${found(value)}`);
-}
-
-/** Values that may stand only once, with the place of the first. */
-class Unique {
-  private readonly first = new Map<string, Path>();
-  constructor(
-    private readonly report: Report,
-    private readonly noun: string,
-  ) {}
-  add(value: string, path: Path): void {
-    const other = this.first.get(value);
-    if (!other) this.first.set(value, path);
-    else this.report(path, `${this.noun} ${value} is already used at ${fieldName(other)}`);
-  }
 }

@@ -1,6 +1,7 @@
 /** Reads `site.yaml`: text to a checked Site, or every fault in it with its line. */
 import type { ErrorObject, ValidateFunction } from 'ajv';
 import { isAlias, isCollection, isMap, isScalar, LineCounter, parseDocument, type Node as YamlNode } from 'yaml';
+import { once } from '../core/once.js';
 import { type Problem, ProblemError, problem } from '../core/problem.js';
 import { createAjv, explain, type Fault, fieldName } from '../core/schema/explain.js';
 import { checkSite } from './check.js';
@@ -9,6 +10,9 @@ import { type Site, SiteSchema } from './schema.js';
 /** A site of ten thousand nodes is about 3 MB. */
 const TEXT_MAX = 16 * 1024 * 1024;
 const FAULTS_MAX = 100;
+
+/** Compiled once: that takes longer than checking a site of thousands of nodes. */
+const validator = once(() => createAjv({ allErrors: true, useDefaults: true }).compile<Site>(SiteSchema));
 
 export interface LoadedSite {
   readonly site: Site;
@@ -79,7 +83,7 @@ export function loadSite(text: string, path: string): LoadedSite | Problem[] {
   };
 
   const disksGiven = collectGivenDisks(data);
-  const validate = createAjv({ allErrors: true, useDefaults: true }).compile<Site>(SiteSchema);
+  const validate = validator();
   let faults: Fault[];
   if (validate(data)) {
     normalise(data, disksGiven);

@@ -5,54 +5,10 @@
  * Two words stand beside JSON Schema's own: `expects` ends the sentence "expected …" where a pattern would tell a person
  * nothing, and `examples[0]` is what that sentence and the documentation show.
  */
-import { type Static, type TObject, type TProperties, Type } from 'typebox';
-
-const ipv4 = (description: string, example = '10.99.0.1') =>
-  Type.String({ format: 'ipv4', examples: [example], description });
-const subnet = (description: string, example = '10.99.0.0/24') =>
-  Type.String({ format: 'ipv4-cidr', examples: [example], description });
-const mac = (description: string, example = '52:54:00:99:00:01') =>
-  Type.String({ format: 'mac', examples: [example], description });
-const hostName = (description: string, example = 'n07') =>
-  Type.String({
-    pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
-    expects: 'one label of a host name in lower case (letters, digits, inner hyphens; at most 63)',
-    examples: [example],
-    description,
-  });
-const text = (description: string, example: string, maxLength = 256) =>
-  Type.String({ minLength: 1, maxLength, examples: [example], description });
-const sshKey = Type.String({
-  pattern: '^(ssh-(ed25519|rsa)|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+={0,3}( .*)?$',
-  maxLength: 8192,
-  expects: 'an SSH public key on one line',
-  examples: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0nyfWSbe16+1ZF6fCFD97bSdvYbCjVtcFRoMUqpb40 ops@example'],
-  description: 'An SSH public key, as in authorized_keys (without options).',
-});
-const secretRef = (description: string, example: string) =>
-  Type.String({
-    pattern: '^(file:/|env:[A-Za-z_]|secret:[A-Za-z0-9]).*$',
-    maxLength: 1024,
-    writeOnly: true,
-    expects: 'a reference to a secret (file:/PATH, env:NAME or secret:NAME), never the secret itself',
-    examples: [example],
-    description,
-  });
-const userData = (description: string) =>
-  Type.String({
-    pattern: '^#cloud-config\\s*\\n',
-    maxLength: 65_536,
-    expects: 'cloud-init user-data whose first line is #cloud-config',
-    examples: ['#cloud-config\npackages: [tmux]\n'],
-    description,
-  });
-const oneOf = <const T extends string[]>(values: readonly [...T], options: Record<string, unknown>) =>
-  Type.Enum([...values] as [...T], options);
-const object = <P extends TProperties>(properties: P, description: string): TObject<P> =>
-  Type.Object(properties, { additionalProperties: false, description });
-/** A group that may be left out: its fields then have their defaults. */
-const group = <P extends TProperties>(properties: P, description: string): TObject<P> =>
-  Type.Object(properties, { additionalProperties: false, description, default: {} });
+import { type Static, Type } from 'typebox';
+import { ROLE_NAMES } from '../core/cloud-settings.js';
+import { CloudSchema, RoleName } from './cloud-schema.js';
+import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
 
 export const NetworkSchema = object(
   {
@@ -303,20 +259,12 @@ export const NodeSchema = object(
     serial: Type.Optional(text('Serial number of the machine, to recognise it by.', 'B5TVN1J')),
     address: Type.Optional(ipv4('Reserved address, outside the pool; chosen by us when left out.', '10.99.0.7')),
     bmc: Type.Optional(BmcSchema),
-    roles: Type.Array(
-      Type.String({
-        pattern: '^[a-z][a-z0-9-]{0,62}$',
-        expects: 'the name of a role',
-        examples: ['compute'],
-        description: 'A role.',
-      }),
-      {
-        maxItems: 32,
-        default: [],
-        examples: [['compute']],
-        description: 'Roles: controller, compute, volume, network, storage, monitoring.',
-      },
-    ),
+    roles: Type.Array(RoleName, {
+      maxItems: 32,
+      default: [],
+      examples: [['compute']],
+      description: `What the node does in the cloud: ${ROLE_NAMES.join(', ')}. \`halligan role show ROLE\` says what each is.`,
+    }),
     install: Type.Optional(InstallSchema),
   },
   'A machine that the site names.',
@@ -490,6 +438,7 @@ export const SiteSchema = object(
       },
       'Bounds of what runs at once.',
     ),
+    cloud: Type.Optional(CloudSchema),
     nodes: Type.Array(NodeSchema, {
       maxItems: 10_000,
       default: [],

@@ -27,8 +27,10 @@ function bare(source: string): string {
     if (two === '//') {
       while (i < source.length && source[i] !== '\n') i++;
       out += '\n';
-    } else if (two === '/*') {
+    } else if (two === '/*' && !/[\w}"'$-]/.test(source[i - 1] ?? '')) {
+      // After a word it is a shell's pattern in a template: `/dev/disk/by-id/*`.
       const end = source.indexOf('*/', i + 2);
+      if (end < 0) throw new Error(`a comment without an end: ${source.slice(i, i + 80)}`);
       out += source.slice(i, end).replace(/[^\n]/g, '');
       i = end + 1;
     } else if (source[i] === "'" || source[i] === '"') {

@@ -3,7 +3,9 @@ import { EventEmitter } from 'node:events';
 import { Readable } from 'node:stream';
 import type { ApiServices, Consoles } from '../../../provisioner/api/services.js';
 import { type ApiHandle, startApi } from '../../../provisioner/api/start.js';
+import type { CloudService } from '../../../provisioner/core/cloud-service.js';
 import type { EventFeed, FeedEvent } from '../../../provisioner/core/events.js';
+import type { Run } from '../../../provisioner/core/journal.js';
 import { fail } from '../../../provisioner/core/problem.js';
 import {
   isFailure,
@@ -14,6 +16,7 @@ import {
 } from '../../../provisioner/node/lifecycle.js';
 import type { NodeService, NodeView } from '../../../provisioner/node/service.js';
 import { type LoadedSite, loadSiteOrThrow } from '../../../provisioner/site/load.js';
+import { CATALOGUE } from './clouds.js';
 
 export const T0 = Date.UTC(2026, 0, 2, 3, 4, 5);
 
@@ -110,9 +113,16 @@ export function tableOfNodes(initial: readonly NodeView[]) {
     },
     async update(selector, change) {
       calls.push(['update', selector, change]);
-      const { maintenance, name } = change;
+      const { maintenance, name, roles } = change;
       const node = find(selector);
-      return put({ ...node, ...(name ? { name } : {}), ...(maintenance === undefined ? {} : { maintenance }) });
+      if (roles && node.source === 'site')
+        fail('site-owns', `${node.name}: roles is set in /etc/halligan/site.yaml:12; change it there.`);
+      return put({
+        ...node,
+        ...(name ? { name } : {}),
+        ...(maintenance === undefined ? {} : { maintenance }),
+        ...(roles ? { spec: { ...node.spec, roles } } : {}),
+      });
     },
     async act(selector, action, params) {
       const node = find(selector);
@@ -239,9 +249,17 @@ export function echoingConsoles(): Consoles & { typed: string[]; followers: () =
   };
 }
 
-export function fakeServices(nodes: readonly NodeView[]) {
+/** Where a cloud of a test tells what it does. */
+export interface CloudStage {
+  readonly feed: EventFeed;
+  /** Runs of the journal by id. */
+  readonly runs: Map<string, Run>;
+}
+
+export function fakeServices(nodes: readonly NodeView[], cloud?: (stage: CloudStage) => CloudService) {
   const table = tableOfNodes(nodes);
   const feed = feedInMemory();
+  const runs = new Map<string, Run>();
   const consoles = echoingConsoles();
   const secrets = new Map<string, string>();
   const run = {
@@ -258,7 +276,7 @@ export function fakeServices(nodes: readonly NodeView[]) {
     nodes: table.service,
     events: feed,
     journal: {
-      get: async id => (id === run.id ? run : undefined),
+      get: async id => (id === run.id ? run : runs.get(id)),
       list: async ({ nodeId }) => (nodeId === undefined || nodeId === run.nodeId ? [run] : []),
       steps: async () => [
         { step: 'write-image', attempt: 0, state: 'after', beforeMs: T0, afterMs: T0 + 37_000, output: null },
@@ -300,17 +318,24 @@ export function fakeServices(nodes: readonly NodeView[]) {
       set: async (name, value) => void secrets.set(name, value),
       remove: async name => void secrets.delete(name),
     },
+    cloud: cloud?.({ feed, runs }) ?? null,
+    catalogue: CATALOGUE,
   };
-  return { services, table, feed, consoles, secrets };
+  return { services, table, feed, consoles, secrets, runs };
 }
 
 export type FakeServer = ReturnType<typeof fakeServices> & { handle: ApiHandle };
 
 export async function fakeServer(
   nodes: readonly NodeView[],
-  options: { port?: number; socketPath?: string | null; heartbeatMs?: number } = {},
+  options: {
+    port?: number;
+    socketPath?: string | null;
+    heartbeatMs?: number;
+    cloud?: (stage: CloudStage) => CloudService;
+  } = {},
 ): Promise<FakeServer> {
-  const fakes = fakeServices(nodes);
+  const fakes = fakeServices(nodes, options.cloud);
   const handle = await startApi({
     ...fakes.services,
     listen: '127.0.0.1',

@@ -87,7 +87,7 @@ describe('the image store', () => {
       'image-corrupt The manifest /extra/manifest.json cannot be used: /more is not known.',
       'image-corrupt The manifest /gone/manifest.json cannot be used: its file disk.raw.zst is missing.',
       'image-corrupt The manifest /no-json/manifest.json cannot be used: it is no JSON.',
-      'image-corrupt The manifest /no-kind/manifest.json cannot be used: its kind is neither os nor ram.',
+      'image-corrupt The manifest /no-kind/manifest.json cannot be used: its kind is not one of os, ram, guest.',
       'image-corrupt The manifest /other/manifest.json cannot be used: it is that of another.',
       'image-corrupt The manifest /short/manifest.json cannot be used: its file disk.raw.zst has 1 bytes instead of 13.',
       'image-corrupt The manifest /too-long/manifest.json cannot be used: it has 100000 bytes.',

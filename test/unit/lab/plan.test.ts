@@ -2,11 +2,12 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { ProblemError } from '../../../provisioner/core/problem.js';
-import { mountsBelow } from '../../../provisioner/lab/container.js';
+import { devicesBelow, loopsOn, mountsBelow } from '../../../provisioner/lab/container.js';
 import { chassisScript, lanConf } from '../../../provisioner/lab/ipmisim.js';
 import { planLab } from '../../../provisioner/lab/plan.js';
 import { alive, carries, identify, ownLine, parseStat, processStat } from '../../../provisioner/lab/procs.js';
 import { bootIndexes, qemuArgs } from '../../../provisioner/lab/qemu.js';
+import { rootfsArgv } from '../../../provisioner/lab/rootfs.js';
 import { labSite } from '../../../provisioner/lab/site.js';
 import type { LabNodeSpec, LabSpec } from '../../../provisioner/lab/types.js';
 import { loadSiteOrThrow } from '../../../provisioner/site/load.js';
@@ -47,9 +48,46 @@ describe('the plan of a lab', () => {
     ['half a disk', [{ name: 'n1', disks: [0.5] }], {}],
     ['no memory', [{ name: 'n1', memoryMiB: 1 }], {}],
     ['a socket path longer than the kernel takes', [{ name: 'n'.repeat(63) }], { name: 'a-lab-with-long-name' }],
+    ['a third NIC of a machine', [{ name: 'n1', nics: 3 }], {}],
+    ['layers under a machine', [{ name: 'n1', layers: ['/l'] }], {}],
+    ['a machine that is not to be started: none is', [{ name: 'n1', start: false }], {}],
     ['in-band IPMI without IPMI', [{ name: 'n1', bmc: 'redfish', kcs: true }], {}],
   ])('refuses %s', (_what, nodes, more) => {
     expect(() => plan(nodes, more)).toThrow(ProblemError);
+  });
+});
+
+describe('the container hosts of a lab', () => {
+  const hosts = (nodes: LabNodeSpec[]) => plan(nodes, { kind: 'container' }).hosts;
+
+  test('have up to three NICs: management, outside without an address, tunnels with the same last number', () => {
+    const [one, three] = hosts([{ name: 'h1' }, { name: 'h2', nics: 3 }]);
+    expect(one!.nics.map(nic => nic.name)).toEqual(['eth0']);
+    expect(three!.nics.map(nic => [nic.name, nic.bridge, nic.address])).toEqual([
+      ['eth0', 'br0', '10.99.0.151'],
+      ['eth1', 'br1', null],
+      ['eth2', 'br2', '10.96.0.151'],
+    ]);
+    expect(three).toMatchObject({ address: '10.99.0.151', mac: three!.nics[0]!.mac });
+  });
+
+  test('share no MAC and no device', () => {
+    const nics = hosts(Array.from({ length: 64 }, (_, i) => ({ name: `h${i}`, nics: 3 }))).flatMap(host => host.nics);
+    expect(new Set(nics.map(nic => nic.mac)).size).toBe(64 * 3);
+    expect(new Set(nics.map(nic => nic.veth)).size).toBe(64 * 3);
+    // IFNAMSIZ
+    expect(nics.every(nic => nic.veth.length < 16)).toBe(true);
+  });
+
+  test('have the packages of an installed server, and none that boots one', () => {
+    const packages = rootfsArgv()
+      .argv.find(arg => arg.startsWith('--include='))!
+      .slice('--include='.length)
+      .split(',');
+    expect(packages).toEqual(
+      expect.arrayContaining(['openssh-server', 'python3', 'nftables', 'ethtool', 'systemd-sysv']),
+    );
+    expect(packages.filter(name => /^(cloud-|linux-|grub|initramfs)/.test(name))).toEqual([]);
   });
 });
 
@@ -147,5 +185,21 @@ describe('what a lab left behind', () => {
       .map(line)
       .join('\n');
     expect(mountsBelow(table, '/lab/nodes')).toEqual(['/lab/nodes/h1/root/x y', '/lab/nodes/h1/root', '/lab/nodes']);
+  });
+
+  test('knows the loop devices on its own disks only', () => {
+    const table = [
+      '36 35 0:47 / /lab/nodes/h1/root rw - overlay overlay rw',
+      '37 35 0:48 / /lab/nodes-2/h1/root rw - overlay overlay rw',
+    ].join('\n');
+    const devices = devicesBelow(table, '/lab/nodes');
+    expect([...devices]).toEqual(['0:47']);
+    const loop = (name: string, device: string | null) => ({ name, 'back-maj:min': device });
+    // losetup pads the column also in JSON.
+    const json = JSON.stringify({
+      loopdevices: [loop('/dev/loop0', '       0:47 '), loop('/dev/loop1', '0:48'), loop('/dev/loop2', null)],
+    });
+    expect(loopsOn(json, devices)).toEqual(['/dev/loop0']);
+    expect(loopsOn('', devices)).toEqual([]);
   });
 });

@@ -1,0 +1,132 @@
+/** Carries a plan out: a run of the journal whose steps are the programs on the nodes. */
+import type { ActionFailure, ApplyResult, CloudEventData } from '../../provisioner/core/cloud-service.js';
+import type { Run } from '../../provisioner/core/journal.js';
+import { problem } from '../../provisioner/core/problem.js';
+import { type ActionReport, runPlan } from '../engine/run.js';
+import { CLOUD } from './objects.js';
+import type { PlannerDeps, ReadyPlan } from './planner.js';
+
+/** What a walk comes to; `took` is the measure of the next plan's expected seconds. */
+export interface WalkResult extends Pick<ApplyResult, 'done' | 'failed' | 'blocked' | 'seconds' | 'chain'> {
+  /** Seconds that each action took. */
+  readonly took: Readonly<Record<string, number>>;
+}
+
+const SEVERITY = { begin: 'debug', ok: 'info', failed: 'error', blocked: 'warn' } as const;
+
+export const APPLY_KIND = 'cloud-apply';
+
+const failure = (r: ActionReport): ActionFailure => ({
+  id: r.action.id,
+  node: r.action.node,
+  service: r.action.service,
+  title: r.action.title,
+  problem: r.problem ?? problem('cloud-step-failed', `${r.action.title} failed.`),
+});
+
+/** Programs at once on a node: services wait for each other more than they compute. */
+const perNode = (plan: ReadyPlan): number =>
+  Math.max(4, Math.min(8, ...(plan.model?.nodes.map(n => n.facts.cpus + 2) ?? [4])));
+
+/**
+ * Walks the plan as part of the run. Expected failures are in the result.
+ * @param round grows each time that this run is taken up again: names of units are used once
+ */
+export async function walkPlan(
+  run: Run,
+  round: number,
+  plan: ReadyPlan,
+  deps: PlannerDeps,
+  signal: AbortSignal,
+): Promise<WalkResult> {
+  const { events, journal } = deps;
+  const took: Record<string, number> = {};
+  const ids = new Map(deps.nodes().map(n => [n.name, n.id]));
+  let queue = Promise.resolve();
+  const emit = (report: ActionReport) => {
+    const { action, state, seconds } = report;
+    if (state === 'ok' && seconds !== null) took[action.id] = Math.round(seconds * 100) / 100;
+    const data: CloudEventData['cloud.action'] = {
+      runId: run.id,
+      id: action.id,
+      node: action.node,
+      service: action.service,
+      title: action.title,
+      state,
+      seconds,
+      message: report.problem?.message ?? null,
+    };
+    queue = queue
+      .then(() =>
+        events.emit({
+          type: 'cloud.action',
+          severity: SEVERITY[state],
+          nodeId: ids.get(action.node) ?? null,
+          message: report.problem?.message ?? `${action.node}: ${action.title}`,
+          data: { ...data },
+        }),
+      )
+      .then(() => {})
+      .catch(error => deps.log.error({ error: String(error) }, 'an event could not be stored'));
+  };
+  const outcome = await runPlan(plan.walk, {
+    executor: deps.executor,
+    clock: deps.clock,
+    target: node => plan.targets.get(node)!,
+    batchOptions: node => ({
+      unconfiguredUnits: plan.unconfigured.get(node) ?? [],
+      packages: { sources: deps.packageSources(node) },
+    }),
+    mask: plan.secrets.mask,
+    report: emit,
+    journaled: (name, input, effect) => journal.step(run.id, `${round}/${name}`, 1, input, effect),
+    unitPrefix: `hal-${run.id.slice(0, 8)}-${round}`,
+    perNode: perNode(plan),
+    signal,
+  });
+  await queue;
+  return {
+    done: outcome.done,
+    seconds: Math.round(outcome.seconds * 10) / 10,
+    failed: outcome.failed.map(failure),
+    blocked: outcome.blocked.map(failure),
+    chain: outcome.chain,
+    took,
+  };
+}
+
+/**
+ * After a kill of the server: programs that still run on nodes are followed to their end, so that no second one works on
+ * the same thing. What they did shows in the next look.
+ */
+export async function settleOpenSteps(
+  run: Run,
+  plan: Pick<ReadyPlan, 'targets'>,
+  deps: PlannerDeps,
+  signal: AbortSignal,
+): Promise<void> {
+  const steps = await deps.journal.steps(run.id);
+  await Promise.all(
+    steps
+      .filter(s => s.state === 'before')
+      .map(async s => {
+        const [round, node = CLOUD, ...rest] = s.step.split('/');
+        const target = plan.targets.get(node);
+        if (!target) return;
+        const unit =
+          `hal-${run.id.slice(0, 8)}-${round}-${[node, ...rest].join('/').replaceAll(/[^a-z0-9]+/g, '-')}`.slice(
+            0,
+            200,
+          );
+        await deps.executor
+          .detached(target, { unit, script: 'exit 1', timeoutMs: 3_600_000 }, () => {}, {
+            startIfMissing: false,
+            signal,
+          })
+          .catch(error => {
+            if (signal.aborted) throw error;
+            deps.log.warn({ unit, node, error: String(error) }, 'a program of an earlier server could not be followed');
+          });
+      }),
+  );
+}

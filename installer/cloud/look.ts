@@ -1,0 +1,72 @@
+/** Looks at nodes over SSH: one command each, all nodes at once. */
+import type { Clock } from '../../provisioner/core/clock.js';
+import type { Executor, SshTarget } from '../../provisioner/core/executor/types.js';
+import { asProblem, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
+import type { Placed } from '../engine/desired.js';
+import { FACTS_SCRIPT, parseFacts } from '../engine/facts.js';
+import { type Observed, observeScript, parseObserved } from '../engine/observe.js';
+import type { NodeFacts } from '../model/cloud.js';
+
+export interface LookDeps {
+  readonly executor: Pick<Executor, 'run'>;
+  readonly clock: Clock;
+}
+
+export type Looked<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly problem: Problem };
+
+const FACTS_TIMEOUT_MS = 30_000;
+const OBSERVE_TIMEOUT_MS = 120_000;
+
+async function shell(
+  deps: LookDeps,
+  target: SshTarget,
+  script: string,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<string> {
+  const result = await deps.executor.run(target, 'sh', { stdin: script, timeoutMs, ...(signal ? { signal } : {}) });
+  if (result.code === 0) return result.stdout;
+  const words = (result.stderr || result.stdout).trim().split('\n').slice(-2).join(' | ').slice(0, 300);
+  throw new ProblemError(
+    problem(
+      'command-failed',
+      `The look at ${target.address} failed with code ${result.code}: ${words || 'it said nothing'}.`,
+    ),
+  );
+}
+
+async function attempt<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
+  try {
+    return { ok: true, value: await work() };
+  } catch (error) {
+    if (signal?.aborted || !(error instanceof ProblemError)) throw error;
+    return { ok: false, problem: asProblem(error) };
+  }
+}
+
+export const lookAtFacts = (
+  deps: LookDeps,
+  node: string,
+  target: SshTarget,
+  signal?: AbortSignal,
+): Promise<Looked<NodeFacts>> =>
+  attempt(async () => {
+    // A connection that is opened first would count as a clock that is behind.
+    await shell(deps, target, 'exit 0\n', FACTS_TIMEOUT_MS, signal);
+    const sent = deps.clock.nowMs();
+    const output = await shell(deps, target, FACTS_SCRIPT, FACTS_TIMEOUT_MS, signal);
+    return parseFacts(output, node, sent, deps.clock.nowMs());
+  }, signal);
+
+export const lookAtState = (
+  deps: LookDeps,
+  node: string,
+  target: SshTarget,
+  placed: readonly Placed[],
+  signal?: AbortSignal,
+): Promise<Looked<Observed>> =>
+  attempt(
+    async () =>
+      parseObserved(await shell(deps, target, observeScript(placed), OBSERVE_TIMEOUT_MS, signal), node, placed),
+    signal,
+  );

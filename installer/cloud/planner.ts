@@ -1,0 +1,266 @@
+/** Makes a plan: look at the nodes, say what is wanted, compare. Nothing is changed on the way. */
+import type { CloudHost } from '../../provisioner/core/cloud-host.js';
+import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
+import type { SshTarget } from '../../provisioner/core/executor/types.js';
+import { asProblem, type Problem } from '../../provisioner/core/problem.js';
+import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
+import { buildDesired, type DesiredState } from '../engine/desired.js';
+import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
+import type { Observed } from '../engine/observe.js';
+import type { Planned, ServerAction } from '../engine/run.js';
+import { buildCloudModel } from '../model/build.js';
+import type { Catalogue } from '../model/catalogue.js';
+import type { CloudModel, NodeFacts, Release } from '../model/cloud.js';
+import { precheck } from '../model/precheck.js';
+import { applyObject, idsOf } from '../objects/apply.js';
+import { diffObjects } from '../objects/diff.js';
+import { observeObjects } from '../objects/observe.js';
+import type { DesiredObjects, ObservedObjects } from '../objects/types.js';
+import { createOpenStackClient, type OpenStackClient } from '../openstack/client.js';
+import { nodeTls, openSitePki } from '../pki/site.js';
+import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
+import { lookAtFacts, lookAtState } from './look.js';
+import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
+
+export interface PlannerDeps extends CloudHost {
+  readonly catalogue: Catalogue;
+  readonly release: Release;
+  /** Folder `roles/`. */
+  readonly rolesDir: string;
+}
+
+export interface CloudPlan {
+  readonly hash: string;
+  readonly createdMs: number;
+  readonly nodes: readonly PlanNode[];
+  readonly findings: readonly PlanProblem[];
+  /** Masked; in the order of nodes and services. */
+  readonly actions: readonly Action[];
+}
+
+/** A plan with what is needed to walk it. */
+export interface ReadyPlan {
+  readonly view: CloudPlan;
+  readonly walk: readonly Planned[];
+  readonly model: CloudModel | null;
+  readonly desired: DesiredState | null;
+  readonly secrets: CloudSecrets;
+  readonly targets: ReadonlyMap<string, SshTarget>;
+  /** Units per node that were never started by us: disabled when packages bring them. */
+  readonly unconfigured: ReadonlyMap<string, readonly string[]>;
+  client(signal?: AbortSignal): OpenStackClient;
+}
+
+const EMPTY: ObservedObjects = { objects: {}, ids: {} };
+/** The look at the APIs while a plan is made: when they are slow the plan says less rather than nothing. */
+const OBJECTS_TIMEOUT_MS = 60_000;
+
+/** @throws the signal's reason when aborted */
+export async function makePlan(
+  deps: PlannerDeps,
+  options: { signal?: AbortSignal; expectations?: Expectations } = {},
+): Promise<ReadyPlan> {
+  const { signal } = options;
+  const secrets = await openCloudSecrets(deps.secrets, deps.clock);
+  const handed = deps.nodes();
+  const facts = new Map<string, NodeFacts>();
+  const problems = new Map<string, Problem>();
+  const targets = new Map<string, SshTarget>();
+  const findings: PlanProblem[] = [];
+  await Promise.all(
+    handed.map(async node => {
+      if (!node.target) {
+        findings.push({
+          severity: 'refuse',
+          node: node.name,
+          message: `${node.name} has roles, but ${node.unreachableBecause ?? 'no installed system'}.`,
+          hint: `Install it (halligan node install ${node.name}), adopt it, or take its roles away.`,
+        });
+        return;
+      }
+      targets.set(node.name, node.target);
+      const looked = await lookAtFacts(deps, node.name, node.target, signal);
+      if (looked.ok) facts.set(node.name, looked.value);
+      else problems.set(node.name, looked.problem);
+    }),
+  );
+  const views = handed.map(n => ({
+    name: n.name,
+    roles: n.roles,
+    reachable: facts.has(n.name),
+    problem: problems.get(n.name) ?? null,
+  }));
+  for (const [name, p] of problems)
+    findings.push({
+      severity: 'refuse',
+      node: name,
+      message: `${name} cannot be looked at: ${p.message}`,
+      hint: p.hint,
+    });
+
+  const empty = (): ReadyPlan => ({
+    view: { hash: planHash([]), createdMs: deps.clock.nowMs(), nodes: views, findings, actions: [] },
+    walk: [],
+    model: null,
+    desired: null,
+    secrets,
+    targets,
+    unconfigured: new Map(),
+    client: () => {
+      throw new Error('there is no cloud');
+    },
+  });
+  const built = buildCloudModel({
+    siteName: deps.siteName,
+    domain: deps.domain,
+    settings: deps.settings,
+    release: deps.release,
+    catalogue: deps.catalogue,
+    nodes: handed.flatMap(n => {
+      const known = facts.get(n.name);
+      return known && n.target ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, facts: known }] : [];
+    }),
+  });
+  if (!built.ok) {
+    findings.push(
+      ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
+    );
+    return empty();
+  }
+  const { model } = built;
+  findings.push(...precheck(model));
+
+  const pki = openSitePki(secrets, deps.siteName, deps.clock);
+  const templates = new Map<string, (values: TemplateValues) => string>();
+  const desired = buildDesired({
+    catalogue: deps.catalogue,
+    model,
+    secret: secrets.secret,
+    tls: node => nodeTls(pki, model, node),
+    template: (service, path, values) => {
+      const name = `${service}/files/${path}`;
+      const compiled = templates.get(name) ?? loadTemplate(name, deps.rolesDir);
+      templates.set(name, compiled);
+      return compiled(values);
+    },
+    outside: ['identity:catalog'],
+  });
+  // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.
+  const objects = desiredObjects(deps.catalogue, model, user => secrets.secret(`identity/${user}`));
+  for (const o of objects) if (o.kind === 'user') o.password();
+  const passwordKey = secrets.secret('objects/password-key', 'hex');
+  const adminPassword = secrets.secret('identity/admin');
+  await secrets.flush();
+
+  const byNode = groupByNode(desired.placed);
+  const observed = new Map<string, Observed>();
+  await Promise.all(
+    model.nodes.map(async node => {
+      const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
+      if (looked.ok) observed.set(node.name, looked.value);
+      else
+        findings.push({
+          severity: 'refuse',
+          node: node.name,
+          message: `${node.name} cannot be looked at: ${looked.problem.message}`,
+          hint: looked.problem.hint,
+        });
+    }),
+  );
+
+  const client = (s?: AbortSignal) =>
+    createOpenStackClient({
+      authUrl: `https://${model.api.host}:5000`,
+      caPem: pki.ca,
+      region: model.settings.region,
+      credentials: {
+        user: 'admin',
+        password: adminPassword,
+        project: 'admin',
+      },
+      clock: deps.clock,
+      endpointInterface: 'public',
+      resolve: { [model.api.host]: model.api.address },
+      log: deps.log,
+      ...(s ? { signal: s } : {}),
+    });
+  const wanted: DesiredObjects = { objects, passwordKey };
+  const keystone = model.release.services['identity']?.units['api'];
+  const answers = [...observed.values()].some(
+    o => keystone !== undefined && o.units.get(keystone)?.active === 'active',
+  );
+  let seen = EMPTY;
+  if (answers) {
+    const looking = client(AbortSignal.any([AbortSignal.timeout(OBJECTS_TIMEOUT_MS), ...(signal ? [signal] : [])]));
+    try {
+      seen = await observeObjects(looking, wanted, signal);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      deps.log.info({ error: asProblem(error).message }, 'the cloud’s objects could not be looked at');
+      findings.push({
+        severity: 'warn',
+        node: null,
+        message: `The cloud's APIs did not say what they have (${secrets.mask(asProblem(error).message)}): all objects are planned as new.`,
+        hint: 'What exists is left as it is when the plan is applied.',
+      });
+    } finally {
+      await looking.close();
+    }
+  }
+  const objectActions = diffObjects(wanted, seen);
+  const edges = objectEdges(objectActions, desired.milestones);
+  const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
+  const outside = new Map([['identity:catalog', identity]]);
+  const nodeActions = diffNodes(desired, observed, outside, options.expectations);
+  const everything = new Set([...nodeActions.map(a => a.action.id), ...objectActions.map(a => objectKey(a.id))]);
+  const needsOf = resolveNeeds(new Map([...desired.before, ...edges]), everything, outside);
+
+  const masked = (a: Action): Action => ({
+    ...a,
+    title: secrets.mask(a.title),
+    reason: secrets.mask(a.reason),
+    ...(a.diff === undefined ? {} : { diff: secrets.mask(a.diff) }),
+  });
+  const ids = idsOf(seen);
+  let api: OpenStackClient | undefined;
+  const shared: { stale: boolean } = { stale: identity.length > 0 };
+  const serverActions: ServerAction[] = objectActions.map(a => ({
+    action: masked(asAction(a, needsOf(objectKey(a.id)))),
+    perform: async s => {
+      api ??= client();
+      // The catalogue of a token is that of its hour of birth.
+      if (shared.stale && !isIdentity(a)) {
+        shared.stale = false;
+        api.renew();
+      }
+      await applyObject(api, a, wanted, ids, s);
+    },
+  }));
+  const walk: Planned[] = [...nodeActions.map(a => ({ ...a, action: masked(a.action) })), ...serverActions];
+  const unconfigured = new Map(
+    [...byNode].map(([node, placed]) => {
+      const stamps = observed.get(node)?.stamps;
+      return [
+        node,
+        placed.flatMap(p =>
+          p.resource.kind === 'unit' &&
+          p.resource.state === 'running' &&
+          ![...(stamps?.keys() ?? [])].some(k => k.endsWith(`%${p.resource.id}`))
+            ? [p.resource.unit]
+            : [],
+        ),
+      ] as const;
+    }),
+  );
+  const actions = walk.map(w => w.action);
+  return {
+    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views, findings, actions },
+    walk,
+    model,
+    desired,
+    secrets,
+    targets,
+    unconfigured,
+    client,
+  };
+}

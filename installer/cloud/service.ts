@@ -1,0 +1,272 @@
+/** The cloud half as the API sees it: plans, applies, looks for drift, proves. One thing at a time changes the cloud. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { RunningCloud } from '../../provisioner/core/cloud-host.js';
+import {
+  type ActionView,
+  type ApplyOptions,
+  type ApplyResult,
+  asVerifyReport,
+  type CloudCredentials,
+  type PlanOptions,
+  type PlanView,
+  planSummary,
+  type VerifyOptions,
+  type VerifyReport,
+} from '../../provisioner/core/cloud-service.js';
+import type { Run } from '../../provisioner/core/journal.js';
+import { asProblem, fail, ProblemError } from '../../provisioner/core/problem.js';
+import { planHash } from '../engine/diff.js';
+import { openSitePki } from '../pki/site.js';
+import { openCloudSecrets } from '../secrets/secrets.js';
+import { APPLY_KIND, settleOpenSteps, type WalkResult, walkPlan } from './apply.js';
+import { makePlan, type PlannerDeps, type ReadyPlan } from './planner.js';
+import { checkSteps, runVerification, VERIFY_KIND } from './verification.js';
+
+/** Runs of the journal that are looked through for a measure of what actions take. */
+const RUNS_LOOKED_AT = 20;
+/** A run that is taken up again more often than this has a cause that a restart does not mend. */
+const ROUNDS_MAX = 5;
+
+export function createCloudService(deps: PlannerDeps): RunningCloud {
+  const { journal, events, clock, log } = deps;
+  const stop = new AbortController();
+  let busy: { readonly runId: string; readonly work: Promise<void> } | null = null;
+
+  const measured = async (): Promise<Map<string, number>> => {
+    const took = new Map<string, number>();
+    for (const run of (await journal.list({ limit: RUNS_LOOKED_AT })).reverse()) {
+      if (run.kind !== APPLY_KIND) continue;
+      const stored = (run.result as { took?: Record<string, number> } | null)?.took ?? {};
+      for (const [id, seconds] of Object.entries(stored)) took.set(id, seconds);
+    }
+    return took;
+  };
+  const ready = async (): Promise<ReadyPlan> => {
+    const took = await measured();
+    return makePlan(deps, { signal: stop.signal, expectations: { seconds: id => took.get(id) } });
+  };
+  /** Only what concerns the named nodes, and objects behind the APIs. */
+  const restrict = (plan: ReadyPlan, nodes: readonly string[] | undefined): ReadyPlan => {
+    if (!nodes || nodes.length === 0) return plan;
+    for (const name of nodes)
+      if (!plan.view.nodes.some(n => n.name === name))
+        fail('node-unknown', `${name} is no node with roles of this cloud.`);
+    const walk = plan.walk.filter(w => nodes.includes(w.action.node));
+    const actions = walk.map(w => w.action);
+    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+  };
+  const toView = (plan: ReadyPlan): PlanView => {
+    const actions: ActionView[] = [...plan.view.actions];
+    return {
+      hash: plan.view.hash,
+      createdMs: plan.view.createdMs,
+      release: deps.release.name,
+      nodes: plan.view.nodes,
+      problems: plan.view.findings,
+      actions,
+      summary: planSummary(actions),
+    };
+  };
+  const refuseBusy = () => {
+    if (busy) fail('cloud-busy', `The run ${busy.runId} is at work on the cloud.`, { detail: { runId: busy.runId } });
+  };
+  const begin = (run: Run, work: () => Promise<void>) => {
+    const done = work()
+      .catch(async error => {
+        // The next server takes it up.
+        if (stop.signal.aborted) return;
+        const p = error instanceof ProblemError ? error.problem : asProblem(error, 'internal');
+        if (!(error instanceof ProblemError))
+          log.error({ error: (error as Error)?.stack ?? String(error) }, 'a run of the cloud hit a bug');
+        await journal.end(run.id, 'failed', p);
+        await events.emit({
+          type: 'cloud.done',
+          severity: 'error',
+          message: p.message,
+          data: { runId: run.id, state: 'failed' },
+        });
+      })
+      .catch(error => log.error({ error: String(error) }, 'the end of a run could not be recorded'))
+      .finally(() => {
+        busy = null;
+      });
+    busy = { runId: run.id, work: done };
+  };
+
+  const carryOut = async (run: Run, plan: ReadyPlan, round: number): Promise<void> => {
+    const view = toView(plan);
+    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(n => plan.targets.has(n));
+    await events.emit({
+      type: 'cloud.plan',
+      message: `The cloud is laid down: ${view.actions.length} actions on ${view.summary.nodes} nodes.`,
+      data: {
+        runId: run.id,
+        hash: view.hash,
+        actions: view.actions.length,
+        nodes: view.summary.nodes,
+        expectedSeconds: view.summary.expectedSeconds,
+      },
+    });
+    for (const node of touched) await deps.onNode(node, 'applying', null);
+    const walked: WalkResult = await walkPlan(run, round, plan, deps, stop.signal);
+    const bad = [...walked.failed, ...walked.blocked];
+    for (const node of plan.targets.keys()) {
+      const own = bad.find(f => f.node === node);
+      if (own) await deps.onNode(node, 'failed', own.problem);
+      else await deps.onNode(node, 'ready', null);
+    }
+    const result: ApplyResult & Pick<WalkResult, 'took'> = {
+      planHash: view.hash,
+      actions: view.actions.length,
+      ...walked,
+    };
+    const state = bad.length === 0 ? 'done' : 'failed';
+    await journal.end(run.id, state, result);
+    await events.emit({
+      type: 'cloud.done',
+      severity: state === 'done' ? 'info' : 'error',
+      message:
+        state === 'done'
+          ? `The cloud is as it should be: ${walked.done} actions in ${Math.round(walked.seconds)} s.`
+          : `${walked.failed.length} of ${view.actions.length} actions failed, ${walked.blocked.length} wait for them: ${walked.failed[0]?.problem.message ?? ''}`,
+      data: { runId: run.id, state },
+    });
+  };
+
+  const refuse = (plan: ReadyPlan) => {
+    const refused = plan.view.findings.filter(f => f.severity === 'refuse');
+    if (refused.length > 0)
+      fail('plan-refused', refused.map(f => f.message).join('\n'), {
+        hint: refused[0]!.hint,
+        detail: { problems: refused },
+      });
+  };
+
+  const refuseDestruction = (plan: ReadyPlan, confirmed: readonly string[]) => {
+    for (const a of plan.view.actions)
+      if (a.destroys !== null && !confirmed.includes(a.node))
+        fail('confirmation-missing', `On ${a.node} data would be destroyed: ${a.destroys}.`, {
+          detail: { node: a.node },
+        });
+  };
+
+  return {
+    async plan(options: PlanOptions) {
+      return toView(restrict(await ready(), options.nodes));
+    },
+    drift: async () => toView(await ready()),
+    async apply(options: ApplyOptions) {
+      refuseBusy();
+      const plan = restrict(await ready(), options.nodes);
+      refuse(plan);
+      if (options.planHash !== undefined && options.planHash !== plan.view.hash)
+        fail('plan-changed', `The plan ${options.planHash} is out of date: it is ${plan.view.hash} now.`);
+      refuseDestruction(plan, options.confirmed);
+      refuseBusy();
+      const run = await journal.begin(APPLY_KIND, null, {
+        hash: plan.view.hash,
+        actions: plan.view.actions.length,
+        nodes: options.nodes ?? null,
+        confirmed: options.confirmed,
+        round: 1,
+      });
+      begin(run, () => carryOut(run, plan, 1));
+      return { runId: run.id };
+    },
+    async verify(options: VerifyOptions) {
+      checkSteps(options.only);
+      refuseBusy();
+      const plan = await ready();
+      if (!plan.model) refuse(plan);
+      const run = await journal.begin(VERIFY_KIND, null, { only: options.only ?? null, keep: options.keep ?? false });
+      begin(run, async () => {
+        const report = await runVerification(run, plan, options, deps, stop.signal);
+        await journal.end(run.id, report.ok ? 'done' : 'failed', report);
+        await events.emit({
+          type: 'cloud.done',
+          severity: report.ok ? 'info' : 'error',
+          message: report.ok
+            ? `The cloud is proved: ${report.steps.filter(s => s.state === 'passed').length} steps passed.`
+            : `The proof failed: ${report.steps.find(s => s.state === 'failed')?.message ?? 'something is left over'}`,
+          data: { runId: run.id, state: report.ok ? 'done' : 'failed' },
+        });
+      });
+      return { runId: run.id };
+    },
+    async latestVerification(): Promise<VerifyReport | null> {
+      const runs = await journal.list({ limit: 200 });
+      for (const run of runs) {
+        const report = run.kind === VERIFY_KIND && run.state !== 'running' ? asVerifyReport(run.result) : null;
+        if (report) return report;
+      }
+      return null;
+    },
+    async credentials(): Promise<CloudCredentials> {
+      const secrets = await openCloudSecrets(deps.secrets, clock);
+      const password = secrets.names().includes('identity/admin') ? secrets.secret('identity/admin') : null;
+      const plan = password === null ? null : await ready();
+      if (password === null || !plan?.model)
+        return fail('not-allowed-now', 'The cloud was not laid down yet: there are no credentials.');
+      const { ca } = openSitePki(secrets, deps.siteName, clock);
+      const caFile = join(deps.dataDir, 'cloud-ca.pem');
+      mkdirSync(deps.dataDir, { recursive: true, mode: 0o700 });
+      writeFileSync(caFile, ca, { mode: 0o644 });
+      return {
+        authUrl: `https://${plan.model.api.host}:5000/v3`,
+        region: deps.settings.region,
+        username: 'admin',
+        password,
+        project: 'admin',
+        userDomain: 'Default',
+        projectDomain: 'Default',
+        caFile,
+        ca,
+      };
+    },
+    async removeNode() {
+      return fail('not-allowed-now', 'Taking a node out of a running cloud is not built yet.');
+    },
+    async resume() {
+      const open = (await journal.list({ limit: 200 })).filter(
+        r => r.state === 'running' && (r.kind === APPLY_KIND || r.kind === VERIFY_KIND),
+      );
+      for (const run of open) {
+        if (run.kind === VERIFY_KIND) {
+          await journal.end(run.id, 'aborted', null);
+          await events.emit({
+            type: 'cloud.done',
+            severity: 'warn',
+            message: 'A verification was cut off by the end of the server; start it again.',
+            data: { runId: run.id, state: 'aborted' },
+          });
+          continue;
+        }
+        if (busy) continue;
+        begin(run, async () => {
+          const rounds = (await journal.steps(run.id)).map(s => Number(s.step.split('/')[0]) || 1);
+          const round = Math.max(1, ...rounds) + 1;
+          if (round > ROUNDS_MAX)
+            fail('cloud-step-failed', `The run was taken up ${ROUNDS_MAX} times and never ended.`);
+          const targets = new Map(deps.nodes().flatMap(n => (n.target ? [[n.name, n.target] as const] : [])));
+          await events.emit({
+            type: 'cloud.resume',
+            severity: 'warn',
+            message: 'The server was restarted while the cloud was laid down: it goes on where it stopped.',
+            data: { runId: run.id },
+          });
+          await settleOpenSteps(run, { targets }, deps, stop.signal);
+          const input = run.input as { nodes: readonly string[] | null; confirmed: readonly string[] };
+          const plan = restrict(await ready(), input.nodes ?? undefined);
+          refuse(plan);
+          refuseDestruction(plan, input.confirmed);
+          await carryOut(run, plan, round);
+        });
+      }
+    },
+    async close() {
+      stop.abort(new Error('the server stops'));
+      await busy?.work;
+    },
+  };
+}

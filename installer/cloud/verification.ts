@@ -1,0 +1,123 @@
+/** The proof of the cloud as a run of the journal: what it is told, and how its steps reach the event feed. */
+import type { CloudEventData, VerifyOptions, VerifyReport } from '../../provisioner/core/cloud-service.js';
+import type { Run } from '../../provisioner/core/journal.js';
+import { fail } from '../../provisioner/core/problem.js';
+import { type CloudModel, nodesWith } from '../model/cloud.js';
+import type { StepReport, VerifySpec } from '../verify/types.js';
+import { STEPS, verifyCloud } from '../verify/verify.js';
+import type { PlannerDeps, ReadyPlan } from './planner.js';
+
+export const VERIFY_KIND = 'cloud-verify';
+
+/** Image of the guest and its file, as `halligan image build guest` makes them. */
+const GUEST = { image: 'guest', file: 'disk.qcow2' } as const;
+/** Guests are emulated where no hypervisor has KVM: everything in them takes several times as long. */
+const EMULATED_FACTOR = 3;
+
+const has = (model: CloudModel, service: string) => nodesWith(model, service).length > 0;
+const names = (model: CloudModel, service: string) => nodesWith(model, service).map(n => n.name);
+
+/** What is proved of this cloud. Pure. */
+export function verifySpec(model: CloudModel, guestFile: string, options: VerifyOptions): VerifySpec {
+  const { external, dns, provider } = model.settings;
+  const emulated = nodesWith(model, 'hypervisor').some(n => !n.facts.kvm);
+  return {
+    guest: { file: guestFile, diskFormat: 'qcow2', user: 'root', tells: 'markers' },
+    external: external
+      ? {
+          name: external.name,
+          physicalNetwork: external.physicalNetwork,
+          kind: external.vlan === null ? 'flat' : 'vlan',
+          ...(external.vlan === null ? {} : { vlan: external.vlan }),
+          cidr: external.cidr,
+          gateway: external.gateway,
+          pool: external.pool,
+        }
+      : null,
+    dns,
+    expect: {
+      computes: names(model, 'hypervisor'),
+      networkHosts: provider.length > 0 ? names(model, 'network-agent') : [],
+      volumeHosts: names(model, 'volume-backend'),
+    },
+    ...(has(model, 'dashboard') && model.settings.dashboard
+      ? { dashboardUrl: `https://${model.api.host}/horizon` }
+      : {}),
+    ...(emulated ? { timeoutFactor: EMULATED_FACTOR } : {}),
+    ...(options.only ? { only: options.only } : {}),
+    ...(options.keep ? { keep: true } : {}),
+  };
+}
+
+const view = (s: StepReport) => ({
+  name: s.name,
+  title: s.title,
+  state: s.state,
+  seconds: s.seconds,
+  expectedSeconds: s.expectedSeconds,
+  message: s.reason ?? null,
+  hint: s.hint ?? null,
+});
+
+/** @throws ProblemError request-invalid for an unknown step */
+export function checkSteps(only: readonly string[] | undefined): void {
+  const unknown = (only ?? []).filter(name => !STEPS.some(s => s.name === name));
+  if (unknown.length > 0)
+    fail('request-invalid', `There is no step ${unknown.join(', ')}; there are ${STEPS.map(s => s.name).join(', ')}.`);
+}
+
+export async function runVerification(
+  run: Run,
+  plan: ReadyPlan,
+  options: VerifyOptions,
+  deps: PlannerDeps,
+  signal: AbortSignal,
+): Promise<VerifyReport> {
+  const { model } = plan;
+  if (!model) return fail('not-allowed-now', 'There is no cloud that could be proved: see `halligan plan`.');
+  const guest = await deps.imageFile(GUEST.image, GUEST.file);
+  const admin = plan.client();
+  let queue = Promise.resolve();
+  const emit = (data: CloudEventData['cloud.check'], message: string, severity: 'debug' | 'info' | 'error') => {
+    queue = queue
+      .then(() => deps.events.emit({ type: 'cloud.check', severity, message, data: { ...data } }))
+      .then(() => {})
+      .catch(error => deps.log.error({ error: String(error) }, 'an event could not be stored'));
+  };
+  try {
+    const report = await verifyCloud({
+      admin,
+      spec: verifySpec(model, guest, options),
+      clock: deps.clock,
+      signal,
+      onStep: event => {
+        if (event.kind === 'waiting') return;
+        const step = event.kind === 'ended' ? event.step : null;
+        const { name, title } = step ?? (event as { name: string; title: string });
+        emit(
+          {
+            runId: run.id,
+            name,
+            title,
+            state: step?.state ?? 'begin',
+            seconds: step?.seconds ?? null,
+            message: step?.reason ?? null,
+          },
+          `proof: ${title}${step ? `: ${step.state}${step.reason ? `, ${step.reason}` : ''}` : ''}`,
+          step === null ? 'debug' : step.state === 'failed' ? 'error' : 'info',
+        );
+      },
+    });
+    await queue;
+    return {
+      runId: run.id,
+      startedMs: report.startedAtMs,
+      seconds: report.seconds,
+      ok: report.ok,
+      steps: report.steps.map(view),
+      leftovers: report.leftovers,
+    };
+  } finally {
+    await admin.close();
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * Actions of one node as one program. It runs detached on the node, one action after the other, and says on lines of
+ * its own how far it is:
+ *
+ *   @@halligan begin N
+ *   @@halligan ok N MILLISECONDS
+ *   @@halligan fail N EXIT-CODE       (the program ends there)
+ *
+ * Each action is safe to run again: a program that was killed in the middle is made up for by the next plan.
+ */
+import { randomBytes } from 'node:crypto';
+import { quote } from '../../provisioner/core/render.js';
+import type { NodeAction } from './diff.js';
+import { STAMPS, stampName } from './observe.js';
+
+const sh = (text: string) => quote('sh', text);
+
+/** Added to an action's own time-out, for the shell around it. */
+const GRACE_SECONDS = 30;
+const FILE_SECONDS = 60;
+const PACKAGE_SECONDS = 1800;
+/** Last lines of a unit's journal that a failure shows. */
+const JOURNAL_LINES = 12;
+
+export interface PackageSource {
+  /** Lines of sources.list(5) that replace the node's own; null: leave them. */
+  readonly sources: string | null;
+}
+
+export interface BatchOptions {
+  /** Units of this node that must not run before they are configured: disabled after an installation. */
+  readonly unconfiguredUnits: readonly string[];
+  readonly packages: PackageSource;
+}
+
+const seconds = (a: NodeAction): number => {
+  const r = a.placed.resource;
+  if (r.kind === 'packages') return PACKAGE_SECONDS;
+  if (r.kind === 'command') return r.timeoutSeconds;
+  if (r.kind === 'unit') return r.timeoutSeconds + GRACE_SECONDS;
+  return FILE_SECONDS;
+};
+
+/** The longest that the program may take. */
+export const batchTimeoutMs = (batch: readonly NodeAction[]): number =>
+  1000 * batch.reduce((sum, a) => sum + seconds(a) + GRACE_SECONDS, GRACE_SECONDS);
+
+const writeStamp = (service: string, id: string, stamp: string): string => {
+  const name = stampName(service, id);
+  return `mkdir -p ${STAMPS}; printf %s ${sh(stamp)} >${STAMPS}/${sh(`.${name}.new`)}; mv -f ${STAMPS}/${sh(`.${name}.new`)} ${STAMPS}/${sh(name)}`;
+};
+
+/** A here-document's end that does not stand in the text. */
+function heredoc(text: string): string {
+  let end: string;
+  do end = `HALLIGAN-${randomBytes(6).toString('hex')}`;
+  while (text.includes(end));
+  return `<<'${end}'\n${text}${text.endsWith('\n') ? '' : '\n'}${end}`;
+}
+
+/** The shell program of one action, run by `sh -eu`. */
+function body(a: NodeAction, options: BatchOptions): string {
+  const { resource: r, service } = a.placed;
+  switch (r.kind) {
+    case 'packages':
+      return packagesBody(a.missing ?? r.names, r.preseed, options);
+    case 'directory':
+      return `mkdir -p ${sh(r.path)}\nchown -- ${sh(`${r.owner}:${r.group}`)} ${sh(r.path)}\nchmod ${r.mode.toString(8).padStart(4, '0')} ${sh(r.path)}\n`;
+    case 'file': {
+      const base64 = Buffer.from(r.content).toString('base64').replace(/.{76}/g, '$&\n');
+      return `p=${sh(r.path)}
+(umask 022; mkdir -p "$(dirname "$p")")
+t=$(mktemp -- "$p.XXXXXX")
+trap 'rm -f -- "$t"' EXIT
+base64 -d >"$t" ${heredoc(base64)}
+chown -- ${sh(`${r.owner}:${r.group}`)} "$t"
+chmod ${r.mode.toString(8).padStart(4, '0')} "$t"
+mv -fT -- "$t" "$p"
+trap - EXIT
+`;
+    }
+    case 'unit': {
+      const u = sh(r.unit);
+      if (a.verb === 'mask') return `systemctl stop --quiet ${u} 2>/dev/null || :\nsystemctl mask --quiet ${u}\n`;
+      const reload = `[ "$(systemctl show -p NeedDaemonReload --value -- ${u})" != yes ] || systemctl daemon-reload\n`;
+      const own = r.watches.some(w => w.startsWith('/etc/systemd/')) ? 'systemctl daemon-reload\n' : reload;
+      const enable = `case $(systemctl show -p UnitFileState --value -- ${u}) in masked|masked-runtime) systemctl unmask --quiet ${u};; esac
+case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemctl enable --quiet ${u} 2>/dev/null || :;; esac
+`;
+      const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
+      if (a.verb === 'enable') return `${own}${enable}${stamp}\n`;
+      const verb = a.verb === 'reload' ? 'reload-or-restart' : a.verb === 'restart' ? 'restart' : 'start';
+      const ready = r.ready === null ? '' : waitReady(u, r.ready, r.timeoutSeconds);
+      return `${own}${enable}explain() {
+  systemctl show -p ActiveState -p SubState -p Result -p ExecMainStatus -- ${u} | tr '\\n' ' '; echo
+  journalctl -u ${u} -n ${JOURNAL_LINES} --no-pager -o cat 2>/dev/null || :
+}
+systemctl reset-failed ${u} 2>/dev/null || :
+systemctl ${verb} ${u} || { echo ${sh(`${r.unit} did not start`)}; explain; exit 1; }
+${ready}systemctl is-active --quiet ${u} || { echo ${sh(`${r.unit} ended after its start`)}; explain; exit 1; }
+${stamp}
+`;
+    }
+    case 'command': {
+      const env = Object.entries(r.env).map(([name, value]) => `${name}=${sh(value)}\nexport ${name}\n`);
+      const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
+      const check =
+        r.check === null
+          ? ''
+          : `( ${r.check}\n) >/dev/null 2>&1 || { echo 'It was done, but its check still says that it is not.'; exit 1; }\n`;
+      return `${env.join('')}( set -eu\n${r.apply}\n)\n${check}${stamp}\n`;
+    }
+  }
+}
+
+const waitReady = (
+  u: string,
+  ready: string,
+  timeoutSeconds: number,
+): string => `end=$(($(date +%s) + ${timeoutSeconds}))
+until ( ${ready}
+) >/dev/null 2>&1; do
+  [ "$(systemctl show -p ActiveState --value -- ${u})" != failed ] || { echo ${u}' failed while it started'; explain; exit 1; }
+  [ "$(date +%s)" -lt "$end" ] || { echo ${u}' does not answer after ${timeoutSeconds} s'; explain; exit 1; }
+  sleep 0.4
+done
+`;
+
+function packagesBody(names: readonly string[], preseed: readonly string[], options: BatchOptions): string {
+  const { sources } = options.packages;
+  return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ] || grep -q halligan $policy; then
+  printf '#!/bin/sh\\n# halligan: nothing starts before it is configured\\nexit 101\\n' >$policy
+  chmod 755 $policy
+  trap 'rm -f $policy' EXIT
+fi
+${sources === null ? '' : `mkdir -p /etc/apt/sources.list.d\ncat >/etc/apt/sources.list ${heredoc(sources)}\nrm -f /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/ubuntu.sources`}
+apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
+  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
+# What a killed installation left half-way.
+dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null
+${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then apt update || { echo 'The package lists could not be fetched.'; exit 1; }; fi
+apt install ${names.map(sh).join(' ')} || { apt update && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; }
+${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
+`;
+}
+
+/** The program for a detached unit. It removes itself, for it holds secrets. */
+export function batchScript(batch: readonly NodeAction[], options: BatchOptions): string {
+  const parts = batch.map(
+    (a, n) => `begin=$(date +%s%3N)
+echo '@@halligan begin ${n}'
+cat >"$w/a" ${heredoc(`export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
+timeout --kill-after=10 ${seconds(a)} sh -eu "$w/a" </dev/null
+code=$?
+[ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }
+echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"
+`,
+  );
+  return `rm -f -- "$0"
+exec 2>&1
+umask 077
+mkdir -p /run/halligan
+w=$(mktemp -d /run/halligan/work.XXXXXX) || exit 70
+trap 'rm -rf "$w"' EXIT
+${parts.join('')}exit 0
+`;
+}
+
+export type Marker =
+  | { readonly kind: 'begin'; readonly index: number }
+  | { readonly kind: 'ok'; readonly index: number; readonly ms: number }
+  | { readonly kind: 'fail'; readonly index: number; readonly code: number };
+
+/** A line of the program's own, or null for output of what it runs. */
+export function parseMarker(line: string): Marker | null {
+  const m = /^@@halligan (begin|ok|fail) (\d+)(?: (\d+))?$/.exec(line);
+  if (!m) return null;
+  const index = Number(m[2]);
+  if (m[1] === 'begin') return { kind: 'begin', index };
+  return m[1] === 'ok' ? { kind: 'ok', index, ms: Number(m[3]) } : { kind: 'fail', index, code: Number(m[3]) };
+}

@@ -1,0 +1,129 @@
+/** What the steps share: clients, the names of this run, and what earlier steps made. */
+import { sleep } from '../../provisioner/core/clock.js';
+import { fail } from '../../provisioner/core/problem.js';
+import type { OpenStackClient, Reply, RequestOptions } from '../openstack/client.js';
+import { at, text } from '../openstack/json.js';
+import type { ServiceName } from '../openstack/services.js';
+import type { StepControl } from './runner.js';
+import type { Scope } from './sweep.js';
+import type { Reach, VerifySpec } from './types.js';
+
+export interface TestServer {
+  readonly id: string;
+  readonly name: string;
+  readonly letter: string;
+  /** Hypervisor it was put on. */
+  host: string;
+  address: string;
+  floating?: string;
+  /** `ssh-ed25519 AAAA…`, as it last wrote it to its console. */
+  hostKey?: string;
+}
+
+/** What the steps have made; each is filled by the step named after it. */
+export interface Made {
+  computes?: readonly string[];
+  project?: { readonly id: string; readonly userId: string; readonly userName: string; readonly password: string };
+  /** The plain user of the run. */
+  user?: OpenStackClient;
+  /** The administrator in the run's project: may choose hosts. */
+  operator?: OpenStackClient;
+  key?: { readonly privateKey: string; readonly name: string };
+  image?: string;
+  flavor?: string;
+  external?: { readonly id: string; readonly name: string; readonly made: boolean };
+  network?: { readonly id: string; readonly subnetId: string; readonly mtu: number };
+  router?: string;
+  group?: string;
+  servers?: readonly TestServer[];
+  volume?: string;
+  marker?: string;
+  bootVolume?: string;
+}
+
+export interface VerifyContext {
+  readonly admin: OpenStackClient;
+  readonly spec: VerifySpec;
+  readonly reach: Reach;
+  /** `halligan-verify-3fa9c1` */
+  readonly run: string;
+  readonly made: Made;
+  readonly scope: Scope;
+  /** Between two looks at something that takes a while. */
+  readonly pollMs: number;
+}
+
+/** What an earlier step made. That it is there is what `needs` is for. */
+export function made<K extends keyof Made>(context: VerifyContext, key: K): NonNullable<Made[K]> {
+  const value = context.made[key];
+  if (value === undefined) return fail('internal', `The proof's steps are in disorder: no ${key} yet.`);
+  return value;
+}
+
+/** A failure of the proof, in the operator's terms. */
+export const broken = (message: string, hint?: string, detail?: Record<string, unknown>): never =>
+  fail('cloud-verify-failed', message, { ...(hint ? { hint } : {}), ...(detail ? { detail } : {}) });
+
+/** A request with the step's signal. */
+export async function call(
+  client: OpenStackClient,
+  control: Pick<StepControl, 'signal'>,
+  service: ServiceName,
+  method: string,
+  path: string,
+  body?: unknown,
+  options: RequestOptions = {},
+): Promise<Reply> {
+  return client.request(service, method, path, body, { signal: control.signal, ...options });
+}
+
+/** Asks until the answer is there; `probe` says what is still missing, or returns the value. */
+export async function until<T>(
+  context: Pick<VerifyContext, 'pollMs'>,
+  control: StepControl,
+  probe: () => Promise<{ readonly done: T } | { readonly waitingFor: string }>,
+): Promise<T> {
+  for (;;) {
+    const answer = await probe();
+    if ('done' in answer) return answer.done;
+    control.waitingFor(answer.waitingFor);
+    await sleep(context.pollMs, control.signal);
+    control.signal.throwIfAborted();
+  }
+}
+
+/** Waits until a thing with a `status` has one of `good`; fails on `error` and what is named bad. */
+export async function untilStatus(
+  context: Pick<VerifyContext, 'pollMs'>,
+  client: OpenStackClient,
+  control: StepControl,
+  thing: {
+    readonly service: ServiceName;
+    readonly path: string;
+    /** Name of the object in the answer; null: the answer itself. */
+    readonly key: string | null;
+    readonly title: string;
+    readonly good: readonly string[];
+    readonly bad?: readonly string[];
+    readonly hint?: string;
+    /** Why it failed, when the object says so. */
+    readonly reason?: (object: unknown) => string;
+    readonly options?: RequestOptions;
+  },
+): Promise<unknown> {
+  const bad = thing.bad ?? ['error', 'ERROR', 'killed', 'error_deleting'];
+  return until(context, control, async () => {
+    const { body } = await call(client, control, thing.service, 'GET', thing.path, undefined, thing.options);
+    const object = thing.key === null ? body : at(body, thing.key);
+    const status = text(object, 'status');
+    if (thing.good.includes(status)) return { done: object };
+    if (bad.includes(status)) {
+      const said = thing.reason?.(object) ?? '';
+      broken(`${thing.title} went into state ${status}${said ? `: ${said}` : ''}.`, thing.hint);
+    }
+    const task = text(object, 'OS-EXT-STS:task_state');
+    return {
+      waitingFor: `${thing.title} to become ${thing.good.join(' or ')}; it is ${status}${task ? ` (${task})` : ''}`,
+    };
+  });
+}

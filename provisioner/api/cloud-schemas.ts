@@ -1,0 +1,167 @@
+/** The shapes of `/cloud`: what `core/cloud-service.ts` says in types, for OpenAPI. */
+import { Type } from 'typebox';
+import { NodeSchema } from '../site/schema.js';
+import { ProblemSchema, Selector } from './schemas.js';
+
+const closed = { additionalProperties: false };
+const nullableText = (description: string) => Type.Union([Type.String(), Type.Null()], { description });
+const Names = Type.Array(Selector, { maxItems: 1000, uniqueItems: true });
+
+export const ActionSchema = Type.Object({
+  id: Type.String({ description: 'Unique in the cloud: NODE/SERVICE/RESOURCE.' }),
+  node: Type.String(),
+  service: Type.String(),
+  kind: Type.Enum(['packages', 'file', 'directory', 'unit', 'command', 'object']),
+  title: Type.String({ description: 'What will be done; begins with its verb.' }),
+  reason: Type.String({ description: 'Why.' }),
+  needs: Type.Array(Type.String(), { description: 'Ids of actions that must have succeeded before.' }),
+  destroys: nullableText('What data it destroys.'),
+  interrupts: nullableText('What users notice meanwhile.'),
+  expectedSeconds: Type.Number(),
+  diff: Type.Optional(Type.String({ description: 'Unified diff of a file, secrets masked.' })),
+});
+
+export const PlanSchema = Type.Object({
+  hash: Type.String({ description: 'Changes when anything that would be done changes.' }),
+  createdMs: Type.Number(),
+  release: Type.String(),
+  nodes: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      roles: Type.Array(Type.String()),
+      reachable: Type.Boolean({ description: 'False: nothing is planned for it.' }),
+      problem: Type.Union([ProblemSchema, Type.Null()]),
+    }),
+  ),
+  problems: Type.Array(
+    Type.Object({
+      severity: Type.Enum(['refuse', 'warn']),
+      node: nullableText('Name of the node; null for the cloud as a whole.'),
+      message: Type.String(),
+      hint: Type.String(),
+    }),
+    { description: 'What stands in the way (refuse), or is worth knowing (warn).' },
+  ),
+  actions: Type.Array(ActionSchema),
+  summary: Type.Object({
+    actions: Type.Number(),
+    nodes: Type.Number(),
+    destroys: Type.Array(Type.String()),
+    interrupts: Type.Array(Type.String()),
+    expectedSeconds: Type.Number(),
+  }),
+});
+
+export const ApplySchema = Type.Object(
+  {
+    planHash: Type.Optional(
+      Type.String({
+        pattern: '^[0-9a-f]{8,64}$',
+        expects: 'the hash of a plan',
+        examples: ['3f2a9c51d0e4b768'],
+        description: 'Refused with plan-changed when the plan has another hash by now.',
+      }),
+    ),
+    nodes: Type.Optional(Names),
+    confirmed: Type.Array(Selector, {
+      maxItems: 1000,
+      uniqueItems: true,
+      default: [],
+      description: 'Nodes on which data may be destroyed.',
+    }),
+  },
+  closed,
+);
+
+export const VerifySchema = Type.Object(
+  {
+    only: Type.Optional(
+      Type.Array(
+        Type.String({ pattern: '^[a-z][a-z0-9-]{0,62}$', expects: 'the name of a step', examples: ['floating-ip'] }),
+        {
+          minItems: 1,
+          maxItems: 100,
+          uniqueItems: true,
+          description: 'Steps, with what they need; all when left out.',
+        },
+      ),
+    ),
+    keep: Type.Optional(Type.Boolean({ description: 'Leave what was made.' })),
+  },
+  closed,
+);
+
+export const RemovalSchema = Type.Object(
+  { force: Type.Boolean({ default: false, description: 'Although that costs data or virtual machines.' }) },
+  closed,
+);
+
+export const RunIdSchema = Type.Object({ runId: Type.String({ description: 'See GET /runs/RUN.' }) });
+
+export const VerifyReportSchema = Type.Object({
+  runId: Type.String(),
+  startedMs: Type.Number(),
+  seconds: Type.Number(),
+  ok: Type.Boolean(),
+  steps: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      title: Type.String(),
+      state: Type.Enum(['passed', 'failed', 'skipped']),
+      seconds: Type.Number(),
+      expectedSeconds: Type.Number(),
+      message: nullableText('Why it failed or was skipped.'),
+      hint: nullableText('What to do.'),
+    }),
+  ),
+  leftovers: Type.Array(Type.String()),
+});
+
+export const CredentialsSchema = Type.Object({
+  authUrl: Type.String(),
+  region: Type.String(),
+  username: Type.String(),
+  password: Type.String(),
+  project: Type.String(),
+  userDomain: Type.String(),
+  projectDomain: Type.String(),
+  caFile: Type.String({ description: 'The CA of the site, a file on the server’s machine.' }),
+  ca: Type.String({ description: 'Its content, PEM.' }),
+});
+
+const Said = Type.Array(Type.Object({ role: Type.String(), sentence: Type.String() }));
+export const CatalogueSchema = Type.Object({
+  services: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      title: Type.String(),
+      sentence: Type.String(),
+      needs: Type.Array(Type.String(), { description: 'Services that must be somewhere in the cloud.' }),
+    }),
+  ),
+  roles: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      title: Type.String(),
+      sentence: Type.String(),
+      services: Type.Array(Type.String()),
+      limits: Type.Array(
+        Type.Object({
+          least: Type.Optional(Type.Number()),
+          most: Type.Optional(Type.Number()),
+          sentence: Type.String(),
+        }),
+      ),
+      needs: Said,
+      conflicts: Said,
+    }),
+  ),
+});
+
+export const RolesSchema = Type.Object(
+  {
+    add: Type.Array(NodeSchema.properties.roles.items, { maxItems: 32, default: [], description: 'Roles to give.' }),
+    remove: Type.Array(NodeSchema.properties.roles.items, { maxItems: 32, default: [], description: 'Roles to take.' }),
+  },
+  closed,
+);

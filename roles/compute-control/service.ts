@@ -1,0 +1,206 @@
+import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
+import { type CloudModel, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
+import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import type { DesiredObject } from '../../installer/objects/types.js';
+import {
+  as,
+  CA_SOURCE,
+  certificate,
+  config,
+  databaseUrl,
+  dropIn,
+  folders,
+  listenAddress,
+  listening,
+  managers,
+  openstackValues,
+  sql,
+  sqlEnv,
+  startedBy,
+  unitName,
+  uwsgiApi,
+  workersOf,
+} from '../shared.js';
+
+const CONFIG = '/etc/nova/nova.conf';
+const API = { name: 'nova_api', user: 'nova' };
+const CELL0 = { name: 'nova_cell0', user: 'nova' };
+const CELL1 = { name: 'nova', user: 'nova' };
+
+/** Nova fills these in from its own configuration, so that no password stands in the cells' table. */
+const FROM_CONFIG = '{scheme}://{username}:{password}@{hostname}:{port}/';
+/** What create_cell says when there is a cell with these connections. */
+const CELL_EXISTS = 2;
+
+/** Tables and cells, in this order: cell0 holds servers that found no host, cell1 all others. */
+function schema(ctx: ServiceContext): Resource {
+  const query = (database: string, what: string) => sql(ctx, 'nova', database, what);
+  return command({
+    name: 'schema',
+    title: 'Create the tables and cells of Nova',
+    needs: ['database:ready'],
+    check: `[ "$(${query('nova_api', 'SELECT COUNT(*) FROM cell_mappings')})" -ge 2 ] && [ -n "$(${query('nova', 'SELECT version_num FROM alembic_version')})" ]`,
+    stamp: ctx.cloud.release.name,
+    apply: managers('nova', 'nova-manage', 'nova.cmd.manage', [
+      { words: ['api_db', 'sync'] },
+      { words: ['cell_v2', 'map_cell0', '--database_connection', `${FROM_CONFIG}nova_cell0?{query}`] },
+      {
+        words: [
+          ...['cell_v2', 'create_cell', '--name', 'cell1'],
+          ...['--transport-url', `${FROM_CONFIG}?{query}`, '--database_connection', `${FROM_CONFIG}{path}?{query}`],
+        ],
+        accept: [CELL_EXISTS],
+      },
+      { words: ['db', 'sync'] },
+    ]),
+    env: sqlEnv(ctx, 'nova'),
+    timeoutSeconds: 900,
+    expectedSeconds: 30,
+  });
+}
+
+/** A daemon of Nova that is no API. */
+function daemon(
+  ctx: ServiceContext,
+  key: string,
+  program: string,
+  more: Partial<Parameters<typeof unit>[0]>,
+): Resource[] {
+  const name = unitName(ctx, key);
+  return [
+    file({
+      path: dropIn(name),
+      content: startedBy(`/usr/bin/${program} --config-file=${CONFIG} --log-file=/var/log/nova/${program}.log`),
+    }),
+    unit({
+      unit: name,
+      watches: [dropIn(name), CA_SOURCE, CONFIG],
+      timeoutSeconds: 240,
+      expectedSeconds: 5,
+      // Both ask Placement for its versions at their start, with an account of the catalogue.
+      needs: ['messaging:ready', 'identity:catalog', 'placement:ready'],
+      ...more,
+    }),
+  ];
+}
+
+/** Hosts of hypervisors are looked up by the scheduler in a table of the API's database, which somebody must fill. */
+function discoverHosts(ctx: ServiceContext): Resource[] {
+  const hosts = nodesWith(ctx.cloud, 'hypervisor').map(n => n.name);
+  if (hosts.length === 0 || nodesWith(ctx.cloud, 'compute-control')[0]?.name !== ctx.node.name) return [];
+  const listed = hosts.map(h => `'${h}'`).join(',');
+  const count = (database: string, what: string) =>
+    `[ "$(${sql(ctx, 'nova', database, `SELECT COUNT(DISTINCT host) FROM ${what} WHERE host IN (${listed})`)})" = ${hosts.length} ]`;
+  return [
+    command({
+      name: 'discover-hosts',
+      title: `Map the hypervisors ${hosts.join(', ')} to the cell`,
+      needs: ['hypervisor:done'],
+      check: count('nova_api', 'host_mappings'),
+      apply: `end=$(($(date +%s) + 120))
+until ${count('nova', 'compute_nodes')}; do
+  [ "$(date +%s)" -lt "$end" ] || { echo 'A hypervisor did not report to Nova within 2 minutes.'; exit 1; }
+  sleep 0.5
+done
+${as('nova', 'nova-manage cell_v2 discover_hosts')}`,
+      env: sqlEnv(ctx, 'nova'),
+      timeoutSeconds: 240,
+      expectedSeconds: 6,
+    }),
+  ];
+}
+
+function build(ctx: ServiceContext): readonly Resource[] {
+  const { cloud } = ctx;
+  const tls = certificate(ctx, '/etc/nova/tls', 'nova');
+  const volumes = cloud.services.flatMap(s => s.endpoints).find(e => e.name === 'cinderv3');
+  const workers = workersOf(ctx);
+  return [
+    packages(ctx.release.packages, { preseed: ctx.release.preseed }),
+    ...ctx.release.mask.map(masked),
+    directory({ path: '/etc/nova', group: 'nova', mode: 0o750 }),
+    ...tls.resources,
+    ...folders('nova', ['/var/lib/nova/tmp']),
+    config(
+      'nova',
+      CONFIG,
+      ctx.template('etc/nova/nova.conf.hbs', {
+        ...openstackValues(ctx, 'nova'),
+        listen: listenAddress(ctx),
+        api_host: cloud.api.host,
+        certificate: tls.certificate,
+        key: tls.key,
+        api_database_url: databaseUrl(ctx, API),
+        database_url: databaseUrl(ctx, CELL1),
+        scheduler_workers: workers,
+        placement_password: ctx.secret('identity/placement'),
+        neutron_password: ctx.secret('identity/neutron'),
+        metadata_secret: ctx.secret('metadata-proxy'),
+        image_url: endpointUrl(cloud, 'image'),
+        volumes: volumes !== undefined,
+        volume_catalog: volumes ? `${volumes.type}:${volumes.name}:internalURL` : '',
+        cinder_password: volumes ? ctx.secret('identity/cinder') : '',
+        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+      }),
+    ),
+    schema(ctx),
+    ...daemon(ctx, 'conductor', 'nova-conductor', { interrupts: 'Requests about servers wait for some seconds.' }),
+    // Hypervisors wait for conductor and API; the others follow.
+    ...uwsgiApi(ctx, {
+      title: 'OpenStack Compute API (Nova)',
+      key: 'api',
+      ini: '/etc/nova/nova-api-uwsgi.ini',
+      port: 8774,
+      user: 'nova',
+      // Nova patches its sockets for eventlet, which no second thread may touch: processes only.
+      processes: Math.max(2, workers),
+      tls,
+      watches: [CONFIG],
+      interrupts: 'The compute API does not answer for some seconds; servers go on.',
+      provides: ['compute-control:ready'],
+      path: '/',
+    }),
+    ...daemon(ctx, 'scheduler', 'nova-scheduler', { interrupts: 'New servers wait for some seconds.' }),
+    ...uwsgiApi(ctx, {
+      title: 'OpenStack Compute metadata API (Nova)',
+      key: 'metadata',
+      ini: '/etc/nova/nova-api-metadata-uwsgi.ini',
+      port: 8775,
+      user: 'nova',
+      processes: workers,
+      tls,
+      watches: [CONFIG],
+      interrupts: 'Servers that start just now wait for their metadata.',
+      path: '/',
+      further: true,
+    }),
+    file({ path: '/etc/default/nova-consoleproxy', content: ctx.template('etc/default/nova-consoleproxy.sh.hbs', {}) }),
+    ...daemon(ctx, 'console', 'nova-novncproxy', {
+      ready: listening(listenAddress(ctx), 6080),
+      interrupts: 'Open consoles are cut off.',
+      needs: [],
+    }),
+    ...discoverHosts(ctx),
+  ];
+}
+
+const objects = (cloud: CloudModel): readonly DesiredObject[] =>
+  cloud.settings.flavors.map(f => ({
+    kind: 'flavor',
+    name: f.name,
+    vcpus: f.vcpus,
+    memoryMiB: f.memoryMiB,
+    diskGiB: f.diskGiB,
+  }));
+
+export const service: ServiceDeclaration = {
+  name: 'compute-control',
+  title: 'Compute control',
+  sentence: 'Nova: takes orders for servers, finds a hypervisor for each, and shows their consoles.',
+  needs: ['database', 'messaging', 'cache', 'identity', 'placement', 'image', 'network-control', 'hypervisor'],
+  databases: [API, CELL0, CELL1],
+  user: 'nova',
+  endpoints: [{ type: 'compute', name: 'nova', port: 8774, path: '/v2.1' }],
+  build,
+  objects,
+};

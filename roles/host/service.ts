@@ -1,0 +1,101 @@
+import { createHash } from 'node:crypto';
+import { isIPv4 } from 'node:net';
+import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
+import { nodesWith } from '../../installer/model/cloud.js';
+import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { CA_FILE, CA_SOURCE, option, unitName } from '../shared.js';
+
+/** Those whom the other nodes ask for the time. */
+const timeServers = (ctx: ServiceContext) => nodesWith(ctx.cloud, 'database');
+
+/** A container shares its machine's clock and cannot set it. */
+const keepsTime = (ctx: ServiceContext): boolean => !ctx.node.facts.container;
+
+/** A container may not change kernel settings of its machine. */
+const setsKernel = (ctx: ServiceContext): boolean => !ctx.node.facts.container;
+
+/** `10.99.0.0/24` around the node's own address; the address alone when no interface has it. */
+function ownSubnet(ctx: ServiceContext): string {
+  const { address, facts } = ctx.node;
+  const prefix = facts.interfaces
+    .flatMap(i => i.addresses)
+    .find(a => a.startsWith(`${address}/`))
+    ?.split('/')[1];
+  return `${address}/${prefix ?? '32'}`;
+}
+
+function clock(ctx: ServiceContext): readonly Resource[] {
+  if (!keepsTime(ctx)) return [];
+  const serves = timeServers(ctx).some(n => n.name === ctx.node.name);
+  const sources = serves ? ctx.cloud.settings.ntp : timeServers(ctx).map(n => n.address);
+  return [
+    file({
+      path: '/etc/chrony/chrony.conf',
+      content: ctx.template('etc/chrony/chrony.conf.hbs', {
+        sources: sources.map(address => ({ address })),
+        serves,
+        allow: ownSubnet(ctx),
+      }),
+    }),
+    unit({ unit: unitName(ctx, 'time'), watches: ['/etc/chrony/chrony.conf'], ready: 'chronyc -n tracking' }),
+  ];
+}
+
+function build(ctx: ServiceContext): readonly Resource[] {
+  const { cloud, node } = ctx;
+  const known = new Set(cloud.nodes.flatMap(n => [n.name, n.fqdn]));
+  const apiName = isIPv4(cloud.api.host) || known.has(cloud.api.host) ? null : cloud.api.host;
+  return [
+    packages([...ctx.release.packages, ...(keepsTime(ctx) ? [option(ctx, 'time_package')] : [])], {
+      preseed: ctx.release.preseed,
+    }),
+    directory({ path: '/var/lib/halligan', mode: 0o755 }),
+    command({
+      name: 'hostname',
+      title: `Set the hostname to ${node.name}`,
+      check: `[ "$(hostname)" = ${node.name} ] && [ "$(cat /etc/hostname)" = ${node.name} ]`,
+      apply: `echo ${node.name} >/etc/hostname\nhostname ${node.name}`,
+    }),
+    file({
+      path: '/etc/hosts',
+      content: ctx.template('etc/hosts.conf.hbs', {
+        nodes: cloud.nodes.map(n => ({ address: n.address, fqdn: n.fqdn, name: n.name })),
+        api_name: apiName,
+        api_address: cloud.api.address,
+      }),
+    }),
+    file({ path: CA_SOURCE, content: ctx.tls.ca }),
+    command({
+      name: 'trust-store',
+      title: "Trust the site's CA",
+      check: `[ ${CA_FILE} -ef ${CA_SOURCE} ] && grep -qF "$(sed -n 3p ${CA_SOURCE})" /etc/ssl/certs/ca-certificates.crt`,
+      stamp: createHash('sha256').update(ctx.tls.ca).digest('hex').slice(0, 32),
+      apply: 'update-ca-certificates',
+    }),
+    ...(setsKernel(ctx)
+      ? [
+          file({
+            path: '/etc/sysctl.d/60-halligan.conf',
+            content: ctx.template('etc/sysctl.d/60-halligan.conf.hbs', {}),
+          }),
+          unit({ unit: 'systemd-sysctl.service', watches: ['/etc/sysctl.d/60-halligan.conf'] }),
+        ]
+      : []),
+    ...clock(ctx),
+    command({
+      name: 'ready',
+      title: 'Names, trust and time are in place',
+      check: `[ "$(getent ahostsv4 ${node.name} | awk '{print $1; exit}')" = ${node.address} ]`,
+      apply: `getent ahostsv4 ${node.name}`,
+      provides: ['host:ready', `host:ready@${node.name}`],
+    }),
+  ];
+}
+
+export const service: ServiceDeclaration = {
+  name: 'host',
+  title: 'Host',
+  sentence: 'What every node needs: names, the CA of the site, time, kernel settings.',
+  needs: [],
+  build,
+};

@@ -1,0 +1,154 @@
+import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
+import { addressOf, type CloudModel, nodesWith } from '../../installer/model/cloud.js';
+import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { CA_FILE, certificate, databaseUrl, listenAddress, openstackValues, unitName } from '../shared.js';
+import { networkObjects } from './objects.js';
+import { neutronServer } from './server.js';
+
+/** Idle time after which OVN's databases ask whether a client is still there; 5 s (the default) drops busy ones. */
+const PROBE_MS = 60_000;
+const OVN_SSL = '/etc/ovn/ssl';
+
+export const ovnNorthbound = (cloud: CloudModel): string => `ssl:${addressOf(cloud, 'network-control')}:6641`;
+export const ovnSouthbound = (cloud: CloudModel): string => `ssl:${addressOf(cloud, 'network-control')}:6642`;
+
+/** The databases of OVN listen on the management address, and only for holders of a certificate of the site. */
+function listenOverTls(address: string): Resource {
+  const databases = [
+    ['ovn-nbctl', 6641],
+    ['ovn-sbctl', 6642],
+  ] as const;
+  const files = `${OVN_SSL}/node.key ${OVN_SSL}/node.crt ${CA_FILE}`;
+  return command({
+    name: 'ovn-tls',
+    title: `Let OVN's databases listen on ${address} over TLS`,
+    check: databases
+      .map(
+        ([ctl, port]) =>
+          `[ "$(${ctl} --timeout=5 --bare --no-headings --columns=target,inactivity_probe list connection)" = "pssl:${port}:${address}
+${PROBE_MS}" ]
+${ctl} --timeout=5 get-ssl | grep -qx 'Private key: ${OVN_SSL}/node.key'
+ss -Hltn 'sport = :${port}' | grep -q ${address}:${port}`,
+      )
+      .join(' && '),
+    apply: `${databases
+      .map(
+        ([ctl, port]) => `${ctl} --timeout=30 set-ssl ${files}
+${ctl} --timeout=30 set-connection pssl:${port}:${address} -- set connection . inactivity_probe=${PROBE_MS}`,
+      )
+      .join('\n')}
+for port in 6641 6642; do
+  n=0
+  until ss -Hltn "sport = :$port" | grep -q ${address}:$port; do
+    n=$((n + 1)); [ $n -lt 100 ] || { echo "Nothing listens on port $port."; exit 1; }
+    sleep 0.1
+  done
+done`,
+    provides: ['network-control:ovn'],
+  });
+}
+
+/** Tags of a physical network: an untagged one has its name only. */
+const vlanRanges = (cloud: CloudModel): string =>
+  cloud.settings.provider.map(p => (p.vlanRange ? `${p.physicalNetwork}:${p.vlanRange}` : p.physicalNetwork)).join(',');
+
+function build(context: ServiceContext): readonly Resource[] {
+  const { cloud, node, release, secret, template } = context;
+  const { settings } = cloud;
+  const physical = settings.provider.map(p => p.physicalNetwork);
+  const ovn = unitName(context, 'ovn');
+  const config = (path: string, content: string) =>
+    file({ path, content, group: 'neutron', mode: 0o640, grammar: 'ini' });
+  const tls = certificate(context, '/etc/neutron/ssl', 'neutron');
+  const neutronConf = '/etc/neutron/neutron.conf';
+  const ml2Conf = '/etc/neutron/plugins/ml2/ml2_conf.ini';
+  return [
+    packages(release.packages, { preseed: release.preseed }),
+    ...release.mask.map(masked),
+    file({ path: '/etc/default/ovn-central', content: template('etc/default/ovn-central.sh.hbs', {}) }),
+    ...certificate(context, OVN_SSL, 'root').resources,
+    unit({
+      unit: ovn,
+      watches: ['/etc/default/ovn-central'],
+      ready:
+        'ovn-nbctl --timeout=3 --no-leader-only get-connection && ovn-sbctl --timeout=3 --no-leader-only get-connection && systemctl is-active --quiet ovn-northd.service',
+      expectedSeconds: 3,
+      interrupts: 'Changes of networks wait; traffic goes on.',
+    }),
+    listenOverTls(node.address),
+    directory({ path: '/etc/neutron', group: 'neutron', mode: 0o750 }),
+    ...tls.resources,
+    config(
+      neutronConf,
+      template('etc/neutron/neutron.conf.hbs', {
+        service_plugins: 'ovn-router,trunk',
+        ...openstackValues(context, 'neutron'),
+        bind_host: listenAddress(context),
+        mtu: settings.mtu,
+        dns_domain: `${cloud.domain}.`,
+        database_url: databaseUrl(context, { name: 'neutron', user: 'neutron' }),
+        nova_password: secret('identity/nova'),
+        placement_password: secret('identity/placement'),
+      }),
+    ),
+    config(
+      ml2Conf,
+      template('etc/neutron/plugins/ml2/ml2_conf.ini.hbs', {
+        type_drivers: 'flat,vlan,geneve',
+        tenant_option_is_new: release.options['project_network_types'] === true,
+        tenant_types: settings.tenantNetworks,
+        mtu: settings.mtu,
+        physical_mtus: physical.map(p => `${p}:${settings.mtu}`).join(','),
+        flat_networks: physical.join(','),
+        vlan_ranges: vlanRanges(cloud),
+        nb: ovnNorthbound(cloud),
+        sb: ovnSouthbound(cloud),
+        ca: CA_FILE,
+        distributed: settings.distributedFloatingIp,
+        dns: settings.dns.join(','),
+      }),
+    ),
+    command({
+      name: 'schema',
+      title: 'Bring the schema of the database neutron up to date',
+      needs: ['database:ready'],
+      // Over the socket, as root: no password. On other nodes the stamp alone tells.
+      check: node.services.includes('database')
+        ? 'mysql -N neutron -e "SELECT 1 FROM alembic_version LIMIT 1" | grep -q 1'
+        : null,
+      stamp: cloud.release.name,
+      apply: `su -s /bin/sh -c 'neutron-db-manage --config-file ${neutronConf} --config-file ${ml2Conf} upgrade head' neutron`,
+      timeoutSeconds: 600,
+      expectedSeconds: 30,
+    }),
+    ...neutronServer(context, { neutronConf, ml2Conf, tls }),
+  ];
+}
+
+export const service: ServiceDeclaration = {
+  name: 'network-control',
+  title: 'Network control',
+  sentence: 'Networks, routers, floating IPs and security groups: Neutron with OVN.',
+  needs: ['database', 'messaging', 'cache', 'identity', 'network-gateway'],
+  databases: [{ name: 'neutron', user: 'neutron' }],
+  user: 'neutron',
+  endpoints: [{ type: 'network', name: 'neutron', port: 9696, path: '' }],
+  build,
+  objects: networkObjects,
+  refusal: externalNetworkRefusal,
+};
+
+/** The sentence an operator reads when the external network cannot work; null when it can. */
+export function externalNetworkRefusal(cloud: CloudModel): string | null {
+  const { external, provider, tenantNetworks } = cloud.settings;
+  if (tenantNetworks === 'vlan' && !provider.some(p => p.vlanRange))
+    return 'cloud.tenant_networks is vlan, but no provider network has a vlan_range to take tags from.';
+  if (!external) return null;
+  const known = provider.find(p => p.physicalNetwork === external.physicalNetwork);
+  if (!known)
+    return `The external network lies on ${external.physicalNetwork}, which is no provider network of the site.`;
+  const gateways = nodesWith(cloud, 'network-gateway');
+  if (!gateways.some(n => n.provider.some(p => p.physicalNetwork === external.physicalNetwork)))
+    return `No network node has an interface on ${external.physicalNetwork}, where the external network lies.`;
+  return null;
+}

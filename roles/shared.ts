@@ -1,0 +1,265 @@
+/**
+ * What the services' declarations share: where things stand, and the values that every OpenStack configuration needs.
+ * Pure functions of the context.
+ */
+
+import type { ServiceContext } from '../installer/model/catalogue.js';
+import { addressOf, type CloudModel, endpointUrl, nodesWith } from '../installer/model/cloud.js';
+import {
+  type DirectoryResource,
+  directory,
+  type FileResource,
+  file,
+  masked,
+  type Resource,
+  unit,
+} from '../installer/model/resources.js';
+import { quote } from '../provisioner/core/render.js';
+
+/** The CA of the site as update-ca-certificates(8) lays it out (a link to CA_SOURCE), and where `host` writes it. */
+export const CA_FILE = '/etc/ssl/certs/halligan-ca.pem';
+export const CA_SOURCE = '/usr/local/share/ca-certificates/halligan-ca.crt';
+
+/** Processes per API: as the site says, or one for two CPUs. */
+export const workersOf = (ctx: ServiceContext): number =>
+  ctx.cloud.settings.workers ?? Math.min(8, Math.max(1, Math.ceil(ctx.node.facts.cpus / 2)));
+
+/** Between least and most, for sizes by memory. */
+export const between = (least: number, value: number, most: number): number =>
+  Math.min(most, Math.max(least, Math.floor(value)));
+
+/** The node's own address; every address where the APIs' name stands for another one. */
+export const listenAddress = (ctx: ServiceContext): string =>
+  ctx.cloud.api.address === ctx.node.address ? ctx.node.address : '0.0.0.0';
+
+/**
+ * URL of a database for SQLAlchemy. PyMySQL verifies the server's certificate and its address when `ssl_ca` is given; it is
+ * the one TLS option that SQLAlchemy 1.4 hands on unchanged.
+ */
+export const databaseUrl = (ctx: ServiceContext, d: { readonly name: string; readonly user: string }): string =>
+  `mysql+pymysql://${d.user}:${ctx.secret(`database/${d.user}`)}@${addressOf(ctx.cloud, 'database')}:3306/${d.name}?charset=utf8&ssl_ca=${CA_FILE}`;
+
+/** Where messages go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
+export const messagingUrl = (ctx: ServiceContext): string =>
+  `rabbit://openstack:${ctx.secret('messaging/openstack')}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
+
+/** Keystone without version, as keystoneauth wants it. */
+export const identityUrl = (cloud: CloudModel): string => new URL(endpointUrl(cloud, 'identity')).origin;
+
+export const memcachedServers = (cloud: CloudModel): string =>
+  nodesWith(cloud, 'cache')
+    .map(n => `${n.address}:11211`)
+    .join(',');
+
+/** Values that the configuration of each OpenStack service needs, under the same names in all templates. */
+export function openstackValues(
+  ctx: ServiceContext,
+  user: string,
+): Readonly<Record<string, string | number | boolean>> {
+  return {
+    ca_file: CA_FILE,
+    host: ctx.node.name,
+    address: ctx.node.address,
+    workers: workersOf(ctx),
+    region: ctx.cloud.settings.region,
+    transport_url: messagingUrl(ctx),
+    identity_url: identityUrl(ctx.cloud),
+    memcached_servers: memcachedServers(ctx.cloud),
+    memcache_secret: ctx.secret(`cache/${user}`),
+    user,
+    password: ctx.secret(`identity/${user}`),
+  };
+}
+
+/** A service's own copy of the node's certificate and key: `FOLDER/node.crt`, `FOLDER/node.key`. */
+export function certificate(
+  ctx: ServiceContext,
+  folder: string,
+  group: string,
+): { readonly certificate: string; readonly key: string; readonly resources: (DirectoryResource | FileResource)[] } {
+  const paths = { certificate: `${folder}/node.crt`, key: `${folder}/node.key` };
+  return {
+    ...paths,
+    resources: [
+      directory({ path: folder, group, mode: 0o750 }),
+      file({ path: paths.certificate, content: ctx.tls.certificate, group, mode: 0o640 }),
+      file({ path: paths.key, content: ctx.tls.key, group, mode: 0o640 }),
+    ],
+  };
+}
+
+/** Name of a unit in this release. @throws Error when the release's data file does not say */
+export function unitName(ctx: ServiceContext, key: string): string {
+  const name = ctx.release.units[key];
+  if (name === undefined) throw new Error(`the release ${ctx.cloud.release.name} names no unit "${key}"`);
+  return name;
+}
+
+/** A difference between releases. @throws Error when the release's data file does not say */
+export function option(ctx: ServiceContext, key: string): string {
+  const value = ctx.release.options[key];
+  if (value === undefined) throw new Error(`the release ${ctx.cloud.release.name} gives no option "${key}"`);
+  return String(value);
+}
+
+/** Shell: exits 0 when somebody listens there. */
+export const listening = (address: string, port: number): string => `ss -Hltn 'src ${address}:${port}' | grep -q .`;
+
+/** Shell: exits 0 when an API answers over TLS with a certificate of our CA. */
+export const answers = (address: string, port: number, path = '/healthcheck'): string =>
+  `curl -sf --max-time 20 --cacert ${CA_FILE} https://${address}:${port}${path} -o /dev/null`;
+
+/** Folder for drop-ins of a unit of the distribution. */
+export const dropIn = (unit: string): string => `/etc/systemd/system/${unit}.d/halligan.conf`;
+
+/** Shell: what one query answers, by a service's own account over TLS. The password is in MYSQL_PWD (see `sqlEnv`). */
+export const sql = (ctx: ServiceContext, user: string, database: string, query: string): string =>
+  `mysql --no-defaults -N -B -h ${addressOf(ctx.cloud, 'database')} -u ${user} --ssl-ca=${CA_FILE} --ssl-verify-server-cert --connect-timeout=5 -e "${query}" ${database}`;
+export const sqlEnv = (ctx: ServiceContext, user: string): Readonly<Record<string, string>> => ({
+  MYSQL_PWD: ctx.secret(`database/${user}`),
+});
+
+/** What a daemon of the distribution is started with, in place of its init script. */
+export const startedBy = (execStart: string): string => `# Written by Halligan.
+[Unit]
+# After a power failure everything starts at once: who comes before its database tries again, without end.
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=
+ExecStart=${execStart}
+RestartSec=2
+UMask=0027
+`;
+
+/** An API of our own making: the packages run theirs as daemons or as sites of Apache, on all addresses, without TLS. */
+const apiUnit = (
+  title: string,
+  user: string,
+  ini: string,
+): string => `# Written by Halligan; it takes the place of the package's.
+[Unit]
+Description=${title}
+After=network-online.target local-fs.target
+Wants=network-online.target
+# After a power failure everything starts at once: who comes before its database tries again, without end.
+StartLimitIntervalSec=0
+
+[Service]
+User=${user}
+Group=${user}
+ExecStart=/usr/bin/uwsgi_python3 --ini ${ini}
+Restart=on-failure
+RestartSec=2
+TimeoutStopSec=15
+LimitNOFILE=65535
+UMask=0027
+NoNewPrivileges=true
+PrivateTmp=true
+ProtectSystem=full
+ProtectHome=true
+
+[Install]
+WantedBy=multi-user.target
+`;
+
+export interface UwsgiApi {
+  readonly title: string;
+  /** Key of its unit in the release's data; the WSGI application is the option `wsgi_KEY`. */
+  readonly key: string;
+  /** Target path of its ini; the template is files/PATH.hbs. */
+  readonly ini: string;
+  readonly port: number;
+  readonly user: string;
+  readonly processes: number;
+  readonly tls: { readonly certificate: string; readonly key: string };
+  readonly interrupts: string;
+  /** Further files that it reads. */
+  readonly watches: readonly string[];
+  readonly needs?: readonly string[];
+  readonly provides?: readonly string[];
+  /** Path that answers 200 without a token. */
+  readonly path: string;
+  /** Not the first API of its service: what becomes of Apache has been said. */
+  readonly further?: true;
+}
+
+/** Apache comes with some packages as the home of their APIs; without the dashboard it has nothing to do. */
+export const withoutApache = (ctx: ServiceContext): readonly Resource[] =>
+  ctx.release.wsgi === 'apache' && !ctx.node.services.includes('dashboard')
+    ? [masked(ctx.cloud.release.services['dashboard']?.units['web'] ?? 'apache2.service')]
+    : [];
+
+/** An API under uwsgi with TLS, on the node's own address, with as many processes as the node can carry. */
+export function uwsgiApi(ctx: ServiceContext, api: UwsgiApi): readonly Resource[] {
+  const name = unitName(ctx, api.key);
+  const unitFile = `/etc/systemd/system/${name}`;
+  const application = option(ctx, `wsgi_${api.key}`);
+  return [
+    ...(api.further ? [] : withoutApache(ctx)),
+    file({
+      path: api.ini,
+      group: api.user,
+      mode: 0o640,
+      grammar: 'ini',
+      content: ctx.template(`${api.ini.slice(1)}.hbs`, {
+        listen: listenAddress(ctx),
+        certificate: api.tls.certificate,
+        key: api.tls.key,
+        processes: api.processes,
+        /** A script, in older releases; a module later. */
+        script: application.startsWith('/'),
+        application,
+      }),
+    }),
+    file({ path: unitFile, content: apiUnit(api.title, api.user, api.ini) }),
+    unit({
+      unit: name,
+      watches: [api.ini, unitFile, CA_SOURCE, api.tls.certificate, api.tls.key, ...api.watches],
+      ready: answers(ctx.node.address, api.port, api.path),
+      timeoutSeconds: 240,
+      expectedSeconds: 6,
+      interrupts: api.interrupts,
+      needs: api.needs ?? [],
+      provides: api.provides ?? [],
+    }),
+  ];
+}
+
+/** A configuration file with secrets, as the Security Guide wants it: the service reads, root writes. */
+export const config = (group: string, path: string, content: string): FileResource =>
+  file({ path, content, group, mode: 0o640, grammar: 'ini' });
+
+/** The folders that a service keeps to itself. */
+export const folders = (user: string, paths: readonly string[]): DirectoryResource[] =>
+  paths.map(path => directory({ path, owner: user, group: user, mode: 0o750 }));
+
+/** Shell: runs a program as the service's user, with the environment of the command. */
+export const as = (user: string, program: string): string => `runuser -u ${user} -- ${program}`;
+
+export interface ManagerRun {
+  readonly words: readonly string[];
+  /** Exit codes that are no failure, beside 0: "there is one already". */
+  readonly accept?: readonly number[];
+}
+
+/**
+ * Shell: several runs of a manager such as nova-manage, one after the other. Most of a run's seconds go into importing
+ * the program; here it is imported once, and each run is a fork of that.
+ * @param module with the function main(), e.g. `nova.cmd.manage`
+ */
+export const managers = (user: string, program: string, module: string, runs: readonly ManagerRun[]): string =>
+  `${as(user, 'python3 -')} <<'PYTHON'
+import os, sys
+from ${module} import main
+for words, accept in ${quote(
+    'py',
+    runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]]),
+  )}:
+    child = os.fork()
+    if child == 0:
+        sys.argv = [${quote('py', program)}, *words]
+        sys.exit(main())
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in accept:
+        sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
+PYTHON`;

@@ -1,0 +1,210 @@
+/** Walks plans with a node that really runs the programs: `sh` on this machine, on files of a temporary folder. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
+import { type ActionReport, type Planned, type RunDeps, runPlan } from '../../../../installer/engine/run.js';
+import { command, file, type Resource } from '../../../../installer/model/resources.js';
+import { systemClock } from '../../../../provisioner/core/clock.js';
+import type { DetachedJob, DetachedResult, SshTarget } from '../../../../provisioner/core/executor/types.js';
+import { ProblemError, problem } from '../../../../provisioner/core/problem.js';
+import { placed } from './fixture.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'halligan-run-'));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+const me = {
+  owner: process.getuid?.() === 0 ? 'root' : String(process.getuid?.()),
+  group: process.getgid?.() === 0 ? 'root' : String(process.getgid?.()),
+};
+
+const act = (node: string, service: string, resource: Resource, needs: string[] = []): NodeAction => {
+  const p = placed(node, service, resource);
+  const action: Action = {
+    id: p.key,
+    node,
+    service,
+    kind: resource.kind,
+    title: resource.id,
+    reason: '',
+    needs,
+    destroys: null,
+    interrupts: null,
+    expectedSeconds: 1,
+  };
+  return { action, placed: p };
+};
+const say = (name: string, apply: string) => command({ name, title: name, apply });
+
+/** Runs each program as a node would. */
+async function realShell(
+  _: SshTarget,
+  job: DetachedJob,
+  onLine: (line: string, offset: number) => void,
+): Promise<DetachedResult> {
+  const script = join(dir, job.unit);
+  const { writeFileSync } = await import('node:fs');
+  // /run/halligan may not be ours.
+  writeFileSync(
+    script,
+    job.script.replace('mkdir -p /run/halligan\n', '').replace('/run/halligan/work.XXXXXX', join(dir, 'work.XXXXXX')),
+  );
+  const child = spawn('sh', [script], { stdio: ['ignore', 'pipe', 'pipe'] });
+  createInterface({ input: child.stdout }).on('line', l => onLine(l, 0));
+  const code = await new Promise<number>(resolve => child.once('close', c => resolve(c ?? -1)));
+  return { kind: 'exited', code, tail: '' };
+}
+
+const reports: ActionReport[] = [];
+function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
+  reports.length = 0;
+  return runPlan(plan, {
+    executor: { detached: realShell, stop: async () => {} },
+    clock: systemClock,
+    target: node => ({ address: node, user: 'root', hostKey: '' }),
+    batchOptions: () => ({ unconfiguredUnits: [], packages: { sources: null } }),
+    mask: text => text.replaceAll('hunter2hunter2', '<secret x>'),
+    report: r => reports.push(r),
+    journaled: (_name, _input, effect) => effect(),
+    unitPrefix: 'hal-test',
+    perNode: 4,
+    signal: new AbortController().signal,
+    ...extra,
+  });
+}
+const order = () => reports.filter(r => r.state === 'ok').map(r => r.action.id);
+
+describe('a plan', () => {
+  it('writes files as they are wanted, with mode, and says what it did', async () => {
+    const path = join(dir, 'sub/x.conf');
+    const content = `a = 'b'\n$HOME "q" \\ \n`;
+    const outcome = await walk([act('n1', 'x', file({ path, content, mode: 0o640, ...me }))]);
+    expect(outcome).toMatchObject({ done: 1, failed: [], blocked: [] });
+    expect(readFileSync(path, 'utf8')).toBe(content);
+    expect(statSync(path).mode & 0o777).toBe(0o640);
+  });
+
+  it('goes on elsewhere the moment that what it needs is there', async () => {
+    const flag = join(dir, 'flag');
+    const outcome = await walk([
+      act('n1', 'a', say('first', `touch ${flag}`)),
+      // In the same program, and much slower than what waits for the first.
+      act('n1', 'a', say('slow', 'sleep 1'), ['n1/a/command:first']),
+      act('n2', 'b', say('second', `test -e ${flag}`), ['n1/a/command:first']),
+    ]);
+    expect(outcome.failed).toEqual([]);
+    expect(order()).toEqual(['n1/a/command:first', 'n2/b/command:second', 'n1/a/command:slow']);
+    expect(outcome.chain.map(c => c.id)).toEqual(['n1/a/command:first', 'n1/a/command:slow']);
+  });
+
+  it('runs services of one node side by side', async () => {
+    const outcome = await walk(['a', 'b', 'c'].map(s => act('n1', s, say('wait', 'sleep 0.7'))));
+    expect(outcome.seconds).toBeLessThan(2);
+  });
+});
+
+describe('a step that fails', () => {
+  it('is named with node, service, the telling line and what to do; what needs it is held, the rest goes on', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('bad', 'echo starting; echo "ERROR: hunter2hunter2 was refused"; echo bye; exit 3')),
+      act('n1', 'a', say('later', 'true'), ['n1/a/command:bad']),
+      act('n2', 'b', say('dependent', 'true'), ['n1/a/command:later']),
+      act('n2', 'c', say('free', 'true')),
+    ]);
+    expect(outcome.done).toBe(1);
+    expect(outcome.failed).toHaveLength(1);
+    const p = outcome.failed[0]!.problem!;
+    expect(p.message).toBe('n1: "command:bad" (a) failed with code 3: ERROR: <secret x> was refused');
+    expect(p.hint).toContain('halligan apply');
+    expect(p.detail).toMatchObject({
+      node: 'n1',
+      service: 'a',
+      log: ['starting', 'ERROR: <secret x> was refused', 'bye'],
+    });
+    expect(outcome.blocked.map(b => b.action.id)).toEqual(['n1/a/command:later', 'n2/b/command:dependent']);
+    expect(outcome.blocked[1]!.problem!.message).toContain('waits for');
+  });
+
+  it('that takes too long is ended and says so', async () => {
+    const outcome = await walk([
+      act('n1', 'a', command({ name: 'hang', title: 'Hang', apply: 'sleep 30', timeoutSeconds: 1 })),
+    ]);
+    expect(outcome.failed[0]!.problem!.message).toContain('took too long');
+  });
+
+  it('does not count as done when its check says otherwise afterwards', async () => {
+    const outcome = await walk([act('n1', 'a', command({ name: 'c', title: 'C', apply: 'true', check: 'false' }))]);
+    expect(outcome.failed[0]!.problem!.message).toContain('its check still says');
+  });
+});
+
+describe('a node that is gone', () => {
+  it('holds its own steps at once and no other', async () => {
+    let tries = 0;
+    const outcome = await walk(
+      [act('dead', 'a', say('x', 'true')), act('dead', 'b', say('y', 'true')), act('n2', 'b', say('z', 'true'))],
+      {
+        perNode: 1,
+        executor: {
+          stop: async () => {},
+          detached: async (target, job, onLine) => {
+            if (target.address !== 'dead') return realShell(target, job, onLine);
+            tries++;
+            throw new ProblemError(problem('ssh-failed', 'dead does not answer.'));
+          },
+        },
+      },
+    );
+    expect(tries).toBe(1);
+    expect(outcome.done).toBe(1);
+    expect(outcome.failed.map(f => f.problem!.code)).toEqual(['ssh-failed']);
+    expect(outcome.blocked.map(b => b.problem!.message)).toEqual(['dead could not be reached.']);
+  });
+
+  it('that is restarted in the middle loses its program: the step failed, nothing hangs', async () => {
+    const outcome = await walk([act('n1', 'a', say('x', 'true')), act('n1', 'a', say('y', 'true'))], {
+      executor: { stop: async () => {}, detached: async () => ({ kind: 'lost', reason: 'The node was restarted.' }) },
+    });
+    expect(outcome.failed[0]!.problem!.message).toContain('The node was restarted.');
+    expect(outcome.blocked).toHaveLength(1);
+  });
+});
+
+describe('steps of the server', () => {
+  it('take their place in the order', async () => {
+    const flag = join(dir, 'flag');
+    const action: Action = {
+      ...act('cloud', 'identity', say('o', '')).action,
+      id: 'cloud/o',
+      kind: 'object',
+      needs: ['n1/a/command:first'],
+    };
+    const done: string[] = [];
+    const outcome = await walk([
+      act('n1', 'a', say('first', `touch ${flag}`)),
+      { action, perform: async () => void done.push('object') },
+      act('n1', 'b', say('last', 'true'), ['cloud/o']),
+    ]);
+    expect(outcome.done).toBe(3);
+    expect(order()).toEqual(['n1/a/command:first', 'cloud/o', 'n1/b/command:last']);
+    expect(done).toEqual(['object']);
+  });
+});
+
+describe('an abort', () => {
+  it('starts nothing more and ends with its reason', async () => {
+    const stop = new AbortController();
+    const run = walk([act('n1', 'a', say('x', 'sleep 0.3')), act('n1', 'b', say('y', 'true'), ['n1/a/command:x'])], {
+      signal: stop.signal,
+    });
+    stop.abort(new Error('enough'));
+    await expect(run).rejects.toThrow('enough');
+    expect(order()).not.toContain('n1/b/command:y');
+  });
+});

@@ -1,0 +1,65 @@
+/** Guests that are reached without a network: by what the fake cloud knows of them. */
+import type { Reach } from '../../../../installer/verify/types.js';
+import { ProblemError, problem } from '../../../../provisioner/core/problem.js';
+import { contentsOf, type FakeCloud } from '../openstack/fake-cloud.js';
+
+type Row = Record<string, unknown>;
+
+export interface FakeReach extends Reach {
+  readonly commands: string[];
+  /** Lets everything through, whatever the security group says. */
+  openFirewall: boolean;
+  /** Bytes of a ping from which on nothing arrives between guests. */
+  mtuLimit: number;
+}
+
+export function fakeReach(cloud: FakeCloud): FakeReach {
+  const serverAt = (address: string) => {
+    const fip = cloud.tables['floatingips']!.find(f => f['floating_ip_address'] === address);
+    const port = cloud.tables['ports']!.find(p => p['id'] === fip?.['port_id']);
+    return cloud.servers.find(s => s.id === port?.['device_id']);
+  };
+  const lets = (address: string, protocol: string) => {
+    const server = serverAt(address);
+    const group = cloud.tables['security_groups']!.find(g => g['id'] === server?.group);
+    const rules = (group?.['security_group_rules'] ?? []) as Row[];
+    return (
+      server !== undefined &&
+      (reach.openFirewall || rules.some(r => r['direction'] === 'ingress' && r['protocol'] === protocol))
+    );
+  };
+  const reach: FakeReach = {
+    commands: [],
+    openFirewall: false,
+    mtuLimit: 100_000,
+    ping: async (address, { count }) => ({ sent: count, received: lets(address, 'icmp') ? count : 0 }),
+    connects: async address => lets(address, 'tcp'),
+    ssh: async (address, hostKey, _privateKey, command) => {
+      const server = serverAt(address);
+      if (!server || !lets(address, 'tcp'))
+        throw new ProblemError(problem('ssh-failed', `${address} could not be reached.`));
+      if (cloud.hostKeys.get(server.id) !== hostKey)
+        throw new ProblemError(problem('host-key-mismatch', `${address} showed another key.`));
+      reach.commands.push(`${server.name}: ${command}`);
+      const said = (stdout: string, code = 0) => ({ code, stdout, stderr: '' });
+      const contents = contentsOf(cloud);
+      const volume = server.volumes.at(-1) ?? '';
+      if (command.startsWith('echo')) return said('proof\nLinux 6.1\n');
+      if (command.includes('/sys/block')) return volume ? said('vdb\n') : said('vda\n', 1);
+      const marker = /^printf %s (\S+) \| dd of=\/dev\/vdb/.exec(command)?.[1];
+      if (marker) {
+        contents.set(volume, Buffer.from(marker));
+        return said('');
+      }
+      if (command.startsWith('dd if=/dev/vdb'))
+        return said(`${contents.get(volume)?.toString() ?? ''}${'\0'.repeat(400)}`);
+      const bytes = Number(/-s (\d+)/.exec(command)?.[1] ?? 56);
+      if (command.includes('ping'))
+        return bytes > reach.mtuLimit
+          ? said('3 packets transmitted, 0 received, 100% packet loss', 1)
+          : said('3 packets transmitted, 3 received, 0% packet loss');
+      return said('', 127);
+    },
+  };
+  return reach;
+}

@@ -1,0 +1,314 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { createOpenStackClient, type OpenStackClient } from '../../../../installer/openstack/client.js';
+import { renderReport } from '../../../../installer/verify/report.js';
+import type { StepReport, VerifyReport, VerifySpec } from '../../../../installer/verify/types.js';
+import { cleanUpCloud, STEPS, verifyCloud } from '../../../../installer/verify/verify.js';
+import { systemClock } from '../../../../provisioner/core/clock.js';
+import { ADMIN_PASSWORD, type FakeCloud, type FakeOptions, startFakeCloud } from '../openstack/fake-cloud.js';
+import { type FakeReach, fakeReach } from './fake-reach.js';
+
+const dir = mkdtempSync(join(tmpdir(), 'halligan-verify-'));
+writeFileSync(join(dir, 'disk.qcow2'), 'a disk');
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const closers: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+interface Rig {
+  readonly cloud: FakeCloud;
+  readonly admin: OpenStackClient;
+  readonly reach: FakeReach;
+  readonly spec: VerifySpec;
+}
+
+async function start(options: FakeOptions = {}, extra: Partial<VerifySpec> = {}): Promise<Rig> {
+  const cloud = await startFakeCloud(options);
+  const admin = createOpenStackClient({
+    authUrl: cloud.authUrl,
+    region: 'RegionOne',
+    credentials: { user: 'admin', password: ADMIN_PASSWORD, project: 'admin' },
+    clock: systemClock,
+    endpointInterface: 'public',
+    backoffMs: [5],
+  });
+  closers.push(() => cloud.close());
+  closers.push(() => admin.close());
+  const spec: VerifySpec = {
+    guest: { file: join(dir, 'disk.qcow2'), diskFormat: 'qcow2', user: 'root', tells: 'markers' },
+    external: {
+      physicalNetwork: 'physnet1',
+      kind: 'flat',
+      cidr: '10.78.0.0/24',
+      gateway: '10.78.0.1',
+      pool: { from: '10.78.0.100', to: '10.78.0.200' },
+    },
+    dns: ['10.78.0.1'],
+    dashboardUrl: `${cloud.url}/horizon`,
+    ...extra,
+  };
+  return { cloud, admin, reach: fakeReach(cloud), spec };
+}
+
+const prove = (rig: Rig, extra: Partial<Parameters<typeof verifyCloud>[0]> = {}) =>
+  verifyCloud({ admin: rig.admin, spec: rig.spec, clock: systemClock, reach: rig.reach, pollMs: 20, ...extra });
+
+const step = (report: VerifyReport, name: string): StepReport => report.steps.find(s => s.name === name)!;
+const states = (report: VerifyReport) => Object.fromEntries(report.steps.map(s => [s.name, s.state]));
+
+/** What the cloud had before is what it has after. */
+function expectNothingLeft(cloud: FakeCloud): void {
+  const rest = Object.fromEntries(
+    [
+      'users',
+      'projects',
+      'flavors',
+      'images',
+      'networks',
+      'routers',
+      'ports',
+      'floatingips',
+      'security_groups',
+      'volumes',
+      'snapshots',
+      'keypairs',
+      'containers',
+    ].map(name => [name, cloud.tables[name]!.filter(row => !/^(u|p)-admin$/.test(String(row['id'])))]),
+  );
+  expect(Object.values(rest).flat(), JSON.stringify(rest)).toEqual([]);
+  expect(cloud.servers).toEqual([]);
+}
+
+describe('the steps', () => {
+  it('name what exists, have no circles, and say what to do', () => {
+    const seen = new Set<string>();
+    for (const s of STEPS) {
+      for (const need of s.needs) expect(seen, `${s.name} needs ${need}`).toContain(need);
+      for (const other of s.after ?? []) expect(STEPS.map(o => o.name)).toContain(other);
+      expect(seen).not.toContain(s.name);
+      expect(s.timeoutSeconds).toBeGreaterThan(s.expectedSeconds);
+      expect(s.hint).toMatch(/[.)?]$/);
+      seen.add(s.name);
+    }
+    expect(STEPS.length).toBeGreaterThanOrEqual(20);
+  });
+});
+
+describe('a proof', () => {
+  it('of a cloud that works is green, and leaves nothing', async () => {
+    const rig = await start();
+    const report = await prove(rig);
+    expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([]);
+    expect(report).toMatchObject({ ok: true, leftovers: [] });
+    expect(step(report, 'servers').detail['servers']).toHaveLength(2);
+    expect(step(report, 'east-west').detail).toMatchObject({ across: 'cmp1 to cmp2', mtu: 1342 });
+    expect(step(report, 'console').detail).toMatchObject({ protocol: 'RFB 003.008' });
+    expect(step(report, 'migrate').detail).toEqual({ from: 'cmp2', to: 'cmp1' });
+    expect(step(report, 'live-migrate').detail).toMatchObject({ from: 'cmp1', to: 'cmp2' });
+    expect(step(report, 'dashboard').detail).toMatchObject({ title: 'Instance Overview - OpenStack Dashboard' });
+    expectNothingLeft(rig.cloud);
+    expect(renderReport(report)).toContain('The cloud is proved: ');
+  });
+
+  it('holds no secret in its report', async () => {
+    const rig = await start();
+    const report = await prove(rig);
+    const text = JSON.stringify(report) + renderReport(report);
+    for (const secret of [ADMIN_PASSWORD, 'console-token', 'secret-of-s3', 'PRIVATE KEY', 't:u-admin'])
+      expect(text).not.toContain(secret);
+  });
+
+  it('uses the external network that is there, and does not delete it', async () => {
+    const rig = await start();
+    rig.cloud.tables['networks']!.push({
+      id: 'ext1',
+      name: 'public',
+      project_id: 'p-admin',
+      'router:external': true,
+      'provider:physical_network': 'physnet1',
+      subnets: ['s1'],
+    });
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['router'] } });
+    expect(step(report, 'external-network').detail).toEqual({ network: 'public', madeForTheRun: false });
+    expect(report.ok).toBe(true);
+    expect(rig.cloud.tables['networks']).toMatchObject([{ id: 'ext1' }]);
+  });
+
+  it('skips what the cloud does not have, with the reason', async () => {
+    const rig = await start({ hosts: ['cmp1'], without: ['volumev3', 'object-store'] });
+    const { dashboardUrl: _, ...spec } = rig.spec;
+    const report = await prove(rig, { spec: { ...spec, external: null } });
+    expect(report.ok).toBe(true);
+    const reason = (name: string) => [step(report, name).state, step(report, name).reason];
+    expect(reason('volume')).toEqual([
+      'skipped',
+      '"Cinder’s services are up" was skipped, and this needs it: The cloud has no volume service.',
+    ]);
+    expect(reason('object-store')).toEqual(['skipped', 'The cloud has no object store.']);
+    expect(reason('dashboard')).toEqual(['skipped', 'The cloud has no dashboard.']);
+    expect(reason('router')[1]).toContain('The cloud has no external network');
+    expect(step(report, 'servers').detail['servers']).toHaveLength(2);
+    // Two servers on the only compute; the resize is taken there.
+    expect(step(report, 'migrate').detail).toEqual({ resizedOn: 'cmp1' });
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('of one compute that does not resize in place skips that', async () => {
+    const rig = await start({ hosts: ['cmp1'] });
+    rig.cloud.migrationFault = 'No valid host was found. No valid host found for resize';
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['migrate', 'live-migrate'] } });
+    expect(step(report, 'migrate')).toMatchObject({
+      state: 'skipped',
+      reason: expect.stringContaining('allow_resize_to_same_host'),
+    });
+    expect(step(report, 'live-migrate')).toMatchObject({
+      state: 'skipped',
+      reason: 'There is one compute: nowhere to move to.',
+    });
+    expect(report.ok).toBe(true);
+  });
+
+  it('says why a server does not start, and cleans up', async () => {
+    const rig = await start();
+    rig.cloud.serverFate = () => ({
+      status: 'ERROR',
+      fault: 'No valid host was found. There are not enough hosts available.',
+    });
+    const report = await prove(rig);
+    expect(report.ok).toBe(false);
+    expect(step(report, 'servers')).toMatchObject({
+      state: 'failed',
+      reason: expect.stringMatching(
+        /^Server halligan-verify-[0-9a-f]{6}-[ab] went into state ERROR: No valid host was found/,
+      ),
+      hint: expect.stringContaining('nova-scheduler'),
+    });
+    expect(states(report)).toMatchObject({
+      dhcp: 'skipped',
+      ssh: 'skipped',
+      volume: 'passed',
+      'object-store': 'passed',
+    });
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('tells a guest without an address from one without metadata', async () => {
+    const rig = await start();
+    rig.cloud.consoleOf = s =>
+      s.name.endsWith('-a')
+        ? `GUEST-INIT\r\nGUEST-DHCP ip=${s.address} mtu=1342\r\nGUEST-METADATA-FAILED no answer from 169.254.169.254 for 60 seconds\r\n`
+        : `GUEST-INIT\r\nGUEST-DHCP ip=${s.address} mtu=1342\r\nGUEST-METADATA hostname=${s.name} instance=i-2\r\nGUEST-KEY 80\r\n`;
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['guest-ready'] } });
+    expect(step(report, 'dhcp').state).toBe('passed');
+    expect(step(report, 'metadata')).toMatchObject({
+      state: 'failed',
+      reason: expect.stringMatching(/-a on cmp1 got no metadata: no answer from 169.254.169.254 for 60 seconds\.$/),
+      hint: expect.stringContaining('metadata_proxy_shared_secret'),
+    });
+  });
+
+  it('fails when the closed security group lets something in', async () => {
+    const rig = await start();
+    rig.reach.openFirewall = true;
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['ssh'] } });
+    expect(step(report, 'firewall-closed').reason).toMatch(
+      /^ping and SSH got through to 10\.78\.0\.\d+ although no rule/,
+    );
+    expect(step(report, 'ssh').state).toBe('skipped');
+  });
+
+  it('sees an MTU that is too wide for the network below', async () => {
+    const rig = await start();
+    rig.reach.mtuLimit = 1200;
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['east-west'] } });
+    expect(step(report, 'east-west').reason).toContain(
+      "with small packets, but not with 1342 bytes, the network's MTU",
+    );
+    expect(rig.reach.commands.find(c => c.includes('-s 1314'))).toBeDefined();
+  });
+
+  it('says in Nova’s words why a server did not move', async () => {
+    const rig = await start();
+    rig.cloud.migrationFault = 'MigrationPreCheckError: CPU model is not supported';
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['live-migrate'] } });
+    expect(step(report, 'live-migrate').reason).toMatch(
+      /did not move .* from cmp1 to cmp2: MigrationPreCheckError: CPU model/,
+    );
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('names services that are down, and waits for them first', async () => {
+    const rig = await start();
+    const report = await prove(rig, {
+      spec: { ...rig.spec, only: ['compute-services'], expect: { computes: ['cmp9'] }, timeoutFactor: 0.01 },
+    });
+    expect(step(report, 'compute-services').reason).toContain(
+      "still waiting for Nova's services: no nova-compute of cmp9 is up",
+    );
+  });
+
+  it('names endpoints that do not answer', async () => {
+    const rig = await start();
+    rig.cloud.misbehave.push({ match: /^GET \/image$/, times: 99, status: 502, body: '' });
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['catalogue'] } });
+    expect(step(report, 'catalogue').reason).toMatch(
+      /^3 of 21 endpoints do not answer: image public \(http.*\) answers 502/,
+    );
+  });
+
+  it('that is aborted cleans up all the same', async () => {
+    const rig = await start();
+    const stop = new AbortController();
+    rig.cloud.consoleOf = () => 'booting';
+    const report = await prove(rig, {
+      signal: stop.signal,
+      onStep: event => {
+        if (event.kind === 'waiting' && event.name === 'dhcp') stop.abort(new Error('enough'));
+      },
+    });
+    expect(report).toMatchObject({ ok: false, aborted: true, leftovers: [] });
+    expect(step(report, 'dhcp')).toMatchObject({ state: 'skipped' });
+    expectNothingLeft(rig.cloud);
+    expect(renderReport(report)).toContain('The proof was aborted');
+  });
+
+  it('reports what cannot be deleted, with the API’s words', async () => {
+    const rig = await start();
+    rig.cloud.serverFate = name => {
+      if (name.endsWith('-b')) rig.cloud.undeletable.add(name);
+      return { status: 'ACTIVE' };
+    };
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['servers'], timeoutFactor: 0.03 } });
+    expect(report.ok).toBe(false);
+    expect(report.leftovers.find(l => l.startsWith('server'))).toMatch(/-b \(ACTIVE\)/);
+    expect(step(report, 'cleanup')).toMatchObject({ state: 'failed', reason: expect.stringContaining('Left over: ') });
+  }, 60_000);
+
+  it('that was killed is cleaned up later, and only what is its own', async () => {
+    const rig = await start();
+    const kept = await prove(rig, { spec: { ...rig.spec, keep: true, only: ['ssh', 'volume', 'object-store'] } });
+    expect(step(kept, 'cleanup')).toMatchObject({ state: 'skipped' });
+    expect(rig.cloud.servers).toHaveLength(2);
+    rig.cloud.tables['networks']!.push({ id: 'theirs', name: 'halligan', project_id: 'p-admin' });
+    const { found, leftovers } = await cleanUpCloud({ admin: rig.admin });
+    expect(found.length).toBeGreaterThan(8);
+    expect(leftovers).toEqual([]);
+    expect(rig.cloud.tables['networks']).toMatchObject([{ id: 'theirs' }]);
+    rig.cloud.tables['networks'] = [];
+    expectNothingLeft(rig.cloud);
+    expect(await cleanUpCloud({ admin: rig.admin })).toEqual({ found: [], leftovers: [] });
+  });
+
+  it('does not take a prefix that would match too much', async () => {
+    const rig = await start();
+    await expect(cleanUpCloud({ admin: rig.admin, prefix: '' })).rejects.toThrow('is no prefix');
+    await expect(prove(rig, { spec: { ...rig.spec, prefix: '.*' } })).rejects.toThrow('is no prefix');
+    await expect(prove(rig, { spec: { ...rig.spec, only: ['nonsense'] } })).rejects.toThrow(
+      'There is no step "nonsense"',
+    );
+  });
+});
