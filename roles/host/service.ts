@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { isIPv4 } from 'node:net';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
@@ -43,8 +42,8 @@ function clock(ctx: ServiceContext): readonly Resource[] {
 
 function build(ctx: ServiceContext): readonly Resource[] {
   const { cloud, node } = ctx;
-  const known = new Set(cloud.nodes.flatMap(n => [n.name, n.fqdn]));
-  const apiName = isIPv4(cloud.api.host) || known.has(cloud.api.host) ? null : cloud.api.host;
+  const known = new Set([cloud.api.address, ...cloud.nodes.flatMap(n => [n.name, n.fqdn])]);
+  const apiName = known.has(cloud.api.host) ? null : cloud.api.host;
   return [
     packages([...ctx.release.packages, ...(keepsTime(ctx) ? [option(ctx, 'time_package')] : [])], {
       preseed: ctx.release.preseed,

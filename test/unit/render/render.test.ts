@@ -203,6 +203,44 @@ describe('sql', () => {
   });
 });
 
+describe('sqlName', () => {
+  it('takes plain names of databases and accounts, and nothing else', () => {
+    expect(quote('sqlName', 'nova_api')).toBe('`nova_api`');
+    for (const v of ['', 'a`b', 'a b', "a'b", 'a;b', 'a\nb', 'x'.repeat(65)])
+      expect(() => quote('sqlName', v)).toThrow(RenderError);
+  });
+});
+
+describe('py', () => {
+  it('gives Python the value back', () => {
+    const values: TemplateValue[] = [
+      ...HOSTILE,
+      null,
+      true,
+      false,
+      0,
+      -1.5,
+      [],
+      {},
+      [{ a: [true, null] }],
+      '\u2028\u0085',
+    ];
+    const source = values.map(v => one('py', '{{py v}}')(v)).join(',\n');
+    const out = execFileSync(
+      'python3',
+      ['-c', `import ast, json, sys\nprint(json.dumps(ast.literal_eval('[' + sys.stdin.read() + ']')))`],
+      {
+        input: source,
+        encoding: 'utf8',
+      },
+    );
+    expect(JSON.parse(out)).toEqual(values);
+  });
+  it('refuses half a surrogate pair, which is no text', () => {
+    expect(() => quote('py', '\ud800')).toThrow(RenderError);
+  });
+});
+
 describe('render', () => {
   it('throws on a missing value, also inside blocks and nested names', () => {
     for (const body of ['{{sh gone}}', '{{sh a.gone}}', '{{#if gone}}x{{/if}}', '{{#each gone}}x{{/each}}'])

@@ -4,7 +4,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-type Grammar = 'ini' | 'python' | 'shell' | 'json' | 'pem' | 'apache' | 'settings' | 'rsyncd' | 'hosts' | 'words';
+type Grammar =
+  | 'ini'
+  | 'python'
+  | 'shell'
+  | 'json'
+  | 'pem'
+  | 'apache'
+  | 'settings'
+  | 'lvm'
+  | 'rsyncd'
+  | 'hosts'
+  | 'words';
 
 /** First that fits; a path that none fits is a finding: who writes a new kind of file names its grammar here. */
 const BY_PATH: readonly (readonly [RegExp, Grammar])[] = [
@@ -14,7 +25,8 @@ const BY_PATH: readonly (readonly [RegExp, Grammar])[] = [
   [/^\/etc\/default\/|^\/usr\/local\/sbin\/|\/rabbitmq-env\.conf$|^\/usr\/bin\/qemu-/, 'shell'],
   [/^\/etc\/apache2\//, 'apache'],
   [/^\/etc\/systemd\/|keyring$/, 'ini'],
-  [/\/(rabbitmq\.conf|libvirtd\.conf|qemu\.conf|initiatorname\.iscsi)$|^\/etc\/sysctl\.d\/|^\/etc\/lvm\//, 'settings'],
+  [/\/(rabbitmq\.conf|libvirtd\.conf|qemu\.conf|initiatorname\.iscsi)$|^\/etc\/sysctl\.d\//, 'settings'],
+  [/^\/etc\/lvm\//, 'lvm'],
   [/\/rsyncd\.conf$/, 'rsyncd'],
   [/^\/etc\/hosts$/, 'hosts'],
   [
@@ -78,6 +90,8 @@ export function unparsed(files: readonly Text[]): string[] {
 const LINES = {
   /** `name = value` of sysctl.d(5), rabbitmq.conf, libvirt's files. */
   settings: /^\s*$|^\s*#|^[A-Za-z][\w.-]* *= *\S.*$/,
+  /** lvm.conf(5): sections in braces. */
+  lvm: /^$|^\s*#|^[a-z]+ \{$|^\}$|^\t[a-z_]+ = \S.*$/,
   hosts: /^$|^#|^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f:]+)( +[a-z0-9.-]+)+$/,
   /** No control characters, no blanks at the end. */
   words: /^$|^\P{Cc}*[^\s\p{Cc}]$/u,

@@ -1,0 +1,68 @@
+import { describe, expect, it } from 'vitest';
+import type { CloudModel } from '../../../installer/model/cloud.js';
+import { disksOf, objectsRefusal } from '../../../roles/object-store/rings.js';
+import { desired, filesOf, fourNodes, model, nodeInput, settings } from './fixture.js';
+
+const objects = { enabled: true, replicas: 2, devices: [{ path: '/dev/sdb', fileSize: null }] };
+const nodes = (count: number) => [
+  ...fourNodes(),
+  ...Array.from({ length: count }, (_, i) => nodeInput(`sto${i + 1}`, `10.99.0.${31 + i}`, ['storage'])),
+];
+const cloud = (count = 2) => model(nodes(count), { objects });
+const rings = (c: CloudModel) =>
+  desired(c).placed.flatMap(p =>
+    p.resource.kind === 'command' && p.resource.id === 'command:rings' ? [p.resource] : [],
+  );
+interface Input {
+  readonly replicas: number;
+  readonly steps: readonly (readonly { readonly address: string; readonly zone: number }[])[];
+}
+const inputOf = (c: CloudModel) => JSON.parse(/^\{.*\}$/m.exec(rings(c)[0]!.apply)![0]) as Input;
+
+describe('the object store', () => {
+  it('builds the same rings on every node', () => {
+    const all = rings(cloud(3));
+    expect(all).toHaveLength(4);
+    expect(new Set(all.map(r => r.apply)).size).toBe(1);
+  });
+
+  it('adds a node after the others, so that only its own share moves', () => {
+    expect(inputOf(cloud(2)).steps.map(s => s.map(d => d.address))).toEqual([['10.99.0.31', '10.99.0.32']]);
+    const grown = inputOf(cloud(3));
+    expect(grown.steps.map(s => s.map(d => d.address))).toEqual([['10.99.0.31', '10.99.0.32'], ['10.99.0.33']]);
+    expect(grown.replicas).toBe(2);
+  });
+
+  it('listens on the storage address, and takes copies from its peers only', async () => {
+    const files = filesOf(desired(cloud()), 'sto1');
+    await expect(files.get('/etc/swift/object-server.conf')!.content).toMatchFileSnapshot(
+      'golden/object-server.conf.golden',
+    );
+    await expect(files.get('/etc/rsyncd.conf')!.content).toMatchFileSnapshot('golden/rsyncd.conf.golden');
+  });
+
+  it('asks before it takes disks, and knows its own by label', () => {
+    const disks = desired(cloud()).placed.find(p => p.key === 'sto1/object-store/command:disks')!.resource;
+    expect(disks).toMatchObject({ destroys: 'Everything on /dev/sdb of sto1.' });
+    const [sto1, sto2] = cloud().nodes.filter(n => n.name.startsWith('sto'));
+    const labels = [sto1!, sto2!].map(n => disksOf(cloud(), n)[0]!.label);
+    expect(new Set(labels).size).toBe(2);
+    for (const label of labels) expect(label.length).toBeLessThanOrEqual(12);
+  });
+
+  it('serves Swift’s API and S3 over TLS, with tokens of Keystone', async () => {
+    const { content } = filesOf(desired(cloud()), 'ctl').get('/etc/swift/proxy-server.conf')!;
+    await expect(content).toMatchFileSnapshot('golden/proxy-server.conf.golden');
+    expect(content).toMatch(/authtoken s3api s3token keystoneauth/);
+  });
+
+  it('refuses more copies than disks', () => {
+    expect(objectsRefusal(cloud())).toBeNull();
+    expect(objectsRefusal({ ...cloud(), settings: settings({ objects: { ...objects, replicas: 3 } }) })).toBe(
+      'cloud.objects.replicas is 3, but the storage nodes have 2 disks for objects together: each copy needs one of its own.',
+    );
+    expect(objectsRefusal({ ...cloud(), settings: settings({ objects: { ...objects, devices: [] } }) })).toMatch(
+      /names no disk/,
+    );
+  });
+});
