@@ -74,6 +74,10 @@ export function qemuArgs(lab: Lab, node: LabNode, boot: BootOverride['target'], 
           `if=pflash,format=raw,unit=1,file=${q(join(node.dir, 'vars.fd'))}`,
         ]
       : []),
+    // A setup screen's "PXE: disabled": what is left of OVMF's network boot is HTTP (edk2, PxeBcPcdProducerLib).
+    ...(node.netboot === 'http'
+      ? ['4', '6'].flatMap(ip => ['-fw_cfg', `name=opt/org.tianocore/IPv${ip}PXESupport,string=n`])
+      : []),
     ...node.disks.flatMap((disk, i) => [
       '-drive',
       `if=none,id=d${i},file=${q(disk.path)},format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap`,

@@ -2,11 +2,14 @@
 
 export type LabKind = 'qemu' | 'container';
 export type Firmware = 'bios' | 'uefi';
+export type Netboot = 'pxe' | 'http';
 
 export interface LabNodeSpec {
   /** One label of a host name. */
   readonly name: string;
   readonly firmware?: Firmware;
+  /** How UEFI firmware boots from the network; `pxe` by default. */
+  readonly netboot?: Netboot;
   /** Sizes of the empty disks, in GiB; one of 8 by default. */
   readonly disks?: readonly number[];
   readonly nics?: 1 | 2;
@@ -47,6 +50,7 @@ export interface LabDisk {
 export interface LabNode {
   readonly name: string;
   readonly firmware: Firmware;
+  readonly netboot: Netboot;
   readonly uuid: string;
   readonly serial: string;
   /** One per NIC: the first is on br0, the second on br1. */

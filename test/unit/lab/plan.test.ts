@@ -47,6 +47,7 @@ describe('the plan of a lab', () => {
     ['half a disk', [{ name: 'n1', disks: [0.5] }], {}],
     ['no memory', [{ name: 'n1', memoryMiB: 1 }], {}],
     ['a socket path longer than the kernel takes', [{ name: 'n'.repeat(63) }], { name: 'a-lab-with-long-name' }],
+    ['HTTP boot of a BIOS', [{ name: 'n1', netboot: 'http' }], {}],
     ['in-band IPMI without IPMI', [{ name: 'n1', bmc: 'redfish', kcs: true }], {}],
   ])('refuses %s', (_what, nodes, more) => {
     expect(() => plan(nodes, more)).toThrow(ProblemError);
@@ -67,6 +68,14 @@ describe('the machine of a lab', () => {
     expect(args).not.toContain('bootindex');
     expect(args).toContain('romfile=');
     expect(args).toContain('OVMF_CODE');
+    expect(args).not.toContain('PXESupport');
+  });
+
+  test('has no PXE client left where the firmware boots by HTTP', () => {
+    const lab = plan([{ name: 'n1', firmware: 'uefi', netboot: 'http' }]);
+    const args = qemuArgs(lab, lab.nodes[0]!, 'none').join(' ');
+    expect(args).toContain('-fw_cfg name=opt/org.tianocore/IPv4PXESupport,string=n');
+    expect(args).toContain('-fw_cfg name=opt/org.tianocore/IPv6PXESupport,string=n');
   });
 
   test('has serial numbers, in-band IPMI only when asked for, and KVM only when chosen', () => {
