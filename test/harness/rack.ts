@@ -68,6 +68,8 @@ export async function rackUp(
   name: string,
   nodes: LabNodeSpec[],
   options: {
+    /** Of the RAM environment and the installed system: `cloud` for virtual machines (default), `generic` for real ones. */
+    kernel?: 'cloud' | 'generic';
     siteText?: (text: string, lab: Lab) => string;
     /** Called with the server's folder of images, to add to them; what is there is shared with other runs. */
     images?: (dir: string) => void;
@@ -79,9 +81,11 @@ export async function rackUp(
   const shared = join(cache, 'demo', 'data');
   mkdirSync(shared, { recursive: true, mode: 0o700 });
   const keys = loadKeys(shared);
-  const images = join(shared, 'images');
-  await buildRamImage({ kernel: 'cloud', imagesDir: images, authorizedKeys: [keys.publicKey] });
-  await buildOsImage({ name: 'debian-12', kernel: 'cloud', imagesDir: images, compression: 3 });
+  const kernel = options.kernel ?? 'cloud';
+  // Apart: a server that finds both RAM environments takes the one for real machines.
+  const images = kernel === 'cloud' ? join(shared, 'images') : join(cache, kernel, 'images');
+  await buildRamImage({ kernel, imagesDir: images, authorizedKeys: [keys.publicKey] });
+  await buildOsImage({ name: 'debian-12', kernel, imagesDir: images, compression: 3 });
 
   const dir = mkdtempSync(join(tmpdir(), `halligan-${name}-`));
   const data = join(dir, 'data');
