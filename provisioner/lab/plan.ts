@@ -76,6 +76,7 @@ function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: st
       // virtio-blk hands over at most 20 bytes of serial.
       serial: `${id}D${n}`,
     })),
+    diskBus: spec.diskBus ?? 'virtio',
     memoryMiB: checkNumber(of('`memoryMiB`'), spec.memoryMiB ?? 1024, 256, 262_144),
     cpus: checkNumber(of('`cpus`'), spec.cpus ?? 1, 1, 64),
     bmc: { driver, ip, address: driver === 'ipmi' ? ip : `https://${ip}` },

@@ -3,6 +3,7 @@
 export type LabKind = 'qemu' | 'container';
 export type Firmware = 'bios' | 'uefi';
 export type Netboot = 'pxe' | 'http';
+export type DiskBus = 'virtio' | 'nvme';
 
 export interface LabNodeSpec {
   /** One label of a host name. */
@@ -10,6 +11,8 @@ export interface LabNodeSpec {
   readonly firmware?: Firmware;
   /** How UEFI firmware boots from the network; `pxe` by default. */
   readonly netboot?: Netboot;
+  /** What the disks are; `virtio` by default. */
+  readonly diskBus?: DiskBus;
   /** Sizes of the empty disks, in GiB; one of 8 by default. */
   readonly disks?: readonly number[];
   readonly nics?: 1 | 2;
@@ -58,6 +61,7 @@ export interface LabNode {
   /** Interfaces of the namespace, one per NIC. */
   readonly taps: readonly string[];
   readonly disks: readonly LabDisk[];
+  readonly diskBus: DiskBus;
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly bmc: { readonly driver: 'ipmi' | 'redfish'; readonly ip: string; readonly address: string };

@@ -93,6 +93,13 @@ describe('the machine of a lab', () => {
     ]);
   });
 
+  test('has virtio disks, or NVMe ones where they are asked for, in the same boot order', () => {
+    const lab = plan([{ name: 'n1' }, { name: 'n2', diskBus: 'nvme' }]);
+    const [first, second] = lab.nodes.map(node => qemuArgs(lab, node, 'none').join(' '));
+    expect(first).toMatch(/virtio-blk-pci,id=disk0,drive=d0,serial=\w+D0,bootindex=2/);
+    expect(second).toMatch(/ nvme,id=disk0,drive=d0,serial=\w+D0,bootindex=2/);
+  });
+
   test('carries paths with a comma to QEMU unbroken', () => {
     const lab = plan([{ name: 'n1' }], { dir: '/srv/a,readonly=on' });
     expect(qemuArgs(lab, lab.nodes[0]!, 'none').join(' ')).toContain('file=/srv/a,,readonly=on/');
