@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { Readable } from 'node:stream';
 import type { ApiServices, Consoles } from '../../../provisioner/api/services.js';
 import { type ApiHandle, startApi } from '../../../provisioner/api/start.js';
+import type { Clock } from '../../../provisioner/core/clock.js';
 import type { EventFeed, FeedEvent } from '../../../provisioner/core/events.js';
 import { fail } from '../../../provisioner/core/problem.js';
 import {
@@ -308,7 +309,7 @@ export type FakeServer = ReturnType<typeof fakeServices> & { handle: ApiHandle }
 
 export async function fakeServer(
   nodes: readonly NodeView[],
-  options: { port?: number; socketPath?: string | null; heartbeatMs?: number } = {},
+  options: { port?: number; socketPath?: string | null; heartbeatMs?: number; clock?: Clock } = {},
 ): Promise<FakeServer> {
   const fakes = fakeServices(nodes);
   const handle = await startApi({
@@ -318,6 +319,7 @@ export async function fakeServer(
     socketPath: options.socketPath ?? null,
     version: '0.1.0',
     heartbeatMs: options.heartbeatMs ?? 15_000,
+    ...(options.clock ? { clock: options.clock } : {}),
   });
   return { ...fakes, handle };
 }
