@@ -6,6 +6,8 @@
 import type { ServiceContext } from '../installer/model/catalogue.js';
 import { addressOf, type CloudModel, endpointUrl, nodesWith } from '../installer/model/cloud.js';
 import {
+  type CommandResource,
+  command,
   type DirectoryResource,
   directory,
   type FileResource,
@@ -233,6 +235,18 @@ export const config = (group: string, path: string, content: string): FileResour
 /** The folders that a service keeps to itself. */
 export const folders = (user: string, paths: readonly string[]): DirectoryResource[] =>
   paths.map(path => directory({ path, owner: user, group: user, mode: 0o750 }));
+
+/**
+ * Files of the packages beside those that we write, as the Security Guide wants them: root writes, the service reads,
+ * nobody else. Those that a release does not have are passed over.
+ */
+export const guarded = (group: string, paths: readonly string[]): CommandResource =>
+  command({
+    name: 'modes',
+    title: `Let only root and ${group} read ${paths.join(', ')}`,
+    check: `for f in ${paths.join(' ')}; do [ ! -e $f ] || [ "$(stat -c %U:%G:%a $f)" = root:${group}:640 ] || exit 1; done`,
+    apply: `for f in ${paths.join(' ')}; do [ ! -e $f ] || { chown root:${group} $f; chmod 640 $f; }; done`,
+  });
 
 /** Shell: runs a program as the service's user, with the environment of the command. */
 export const as = (user: string, program: string): string => `runuser -u ${user} -- ${program}`;

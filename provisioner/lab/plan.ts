@@ -61,10 +61,15 @@ function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: st
   const disks = spec.disks ?? [8];
   if (disks.length > 8) fail('request-invalid', `${of('The list of disks')} has more than 8 entries.`);
   if (spec.kcs && driver !== 'ipmi') fail('request-invalid', `${of('The in-band BMC (kcs)')} needs \`bmc: ipmi\`.`);
+  const firmware = spec.firmware ?? 'bios';
+  const netboot = spec.netboot ?? 'pxe';
+  if (netboot === 'http' && firmware === 'bios')
+    fail('request-invalid', `${of('HTTP boot (netboot)')} needs \`firmware: uefi\`.`);
   const id = createHash('sha256').update(`${lab.name}\0${spec.name}`).digest('hex').slice(0, 6).toUpperCase();
   return {
     name: spec.name,
-    firmware: spec.firmware ?? 'bios',
+    firmware,
+    netboot,
     uuid: stableUuid(lab.name, spec.name),
     serial: `HAL-${id}-${index + 1}`,
     macs: Array.from({ length: checkNumber(of('`nics`'), spec.nics ?? 1, 1, 2) }, (_, nic) => macOf(index, nic)),
@@ -75,6 +80,7 @@ function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: st
       // virtio-blk hands over at most 20 bytes of serial.
       serial: `${id}D${n}`,
     })),
+    diskBus: spec.diskBus ?? 'virtio',
     memoryMiB: checkNumber(of('`memoryMiB`'), spec.memoryMiB ?? 1024, 256, 262_144),
     cpus: checkNumber(of('`cpus`'), spec.cpus ?? 1, 1, 64),
     bmc: { driver, ip, address: driver === 'ipmi' ? ip : `https://${ip}` },

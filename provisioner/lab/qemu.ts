@@ -11,6 +11,8 @@ export const TCG_CPU = 'Nehalem,vendor=AuthenticAMD';
 export const OVMF_CODE = '/usr/share/OVMF/OVMF_CODE_4M.fd';
 export const OVMF_VARS = '/usr/share/OVMF/OVMF_VARS_4M.fd';
 
+const DISK_DEVICE = { virtio: 'virtio-blk-pci', nvme: 'nvme' } as const;
+
 /** QEMU reads a comma inside an option's value when it is doubled. */
 const q = (value: string) => value.replaceAll(',', ',,');
 
@@ -74,11 +76,15 @@ export function qemuArgs(lab: Lab, node: LabNode, boot: BootOverride['target'], 
           `if=pflash,format=raw,unit=1,file=${q(join(node.dir, 'vars.fd'))}`,
         ]
       : []),
+    // A setup screen's "PXE: disabled": what is left of OVMF's network boot is HTTP (edk2, PxeBcPcdProducerLib).
+    ...(node.netboot === 'http'
+      ? ['4', '6'].flatMap(ip => ['-fw_cfg', `name=opt/org.tianocore/IPv${ip}PXESupport,string=n`])
+      : []),
     ...node.disks.flatMap((disk, i) => [
       '-drive',
       `if=none,id=d${i},file=${q(disk.path)},format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap`,
       '-device',
-      `virtio-blk-pci,id=disk${i},drive=d${i},serial=${disk.serial}${index(order.disks[i])}`,
+      `${DISK_DEVICE[node.diskBus]},id=disk${i},drive=d${i},serial=${disk.serial}${index(order.disks[i])}`,
     ]),
     ...node.macs.flatMap((mac, i) => [
       '-netdev',

@@ -2,11 +2,17 @@
 
 export type LabKind = 'qemu' | 'container';
 export type Firmware = 'bios' | 'uefi';
+export type Netboot = 'pxe' | 'http';
+export type DiskBus = 'virtio' | 'nvme';
 
 export interface LabNodeSpec {
   /** One label of a host name. */
   readonly name: string;
   readonly firmware?: Firmware;
+  /** How UEFI firmware boots from the network; `pxe` by default. */
+  readonly netboot?: Netboot;
+  /** What the disks are; `virtio` by default. */
+  readonly diskBus?: DiskBus;
   /** Sizes of the empty disks, in GiB; one of 8 by default. */
   readonly disks?: readonly number[];
   /** Machines have 1 or 2; the third of a container host is for tunnels. */
@@ -52,6 +58,7 @@ export interface LabDisk {
 export interface LabNode {
   readonly name: string;
   readonly firmware: Firmware;
+  readonly netboot: Netboot;
   readonly uuid: string;
   readonly serial: string;
   /** One per NIC: the first is on br0, the second on br1. */
@@ -59,6 +66,7 @@ export interface LabNode {
   /** Interfaces of the namespace, one per NIC. */
   readonly taps: readonly string[];
   readonly disks: readonly LabDisk[];
+  readonly diskBus: DiskBus;
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly bmc: { readonly driver: 'ipmi' | 'redfish'; readonly ip: string; readonly address: string };

@@ -10,6 +10,7 @@ import {
   databaseUrl,
   dropIn,
   folders,
+  guarded,
   listenAddress,
   listening,
   managers,
@@ -121,6 +122,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     directory({ path: '/etc/nova', group: 'nova', mode: 0o750 }),
     ...tls.resources,
     ...folders('nova', ['/var/lib/nova/tmp']),
+    guarded('nova', ['/etc/nova/api-paste.ini', '/etc/nova/logging.conf', '/etc/nova/rootwrap.conf']),
     config(
       'nova',
       CONFIG,

@@ -5,6 +5,7 @@ import {
   certificate,
   config,
   databaseUrl,
+  guarded,
   managers,
   openstackValues,
   sql,
@@ -46,6 +47,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     ...tls.resources,
     ...keys(ctx, 'fernet-keys', 'identity/fernet'),
     ...keys(ctx, 'credential-keys', 'identity/credential'),
+    guarded('keystone', ['/etc/keystone/logging.conf']),
     config(
       'keystone',
       CONFIG,

@@ -7,6 +7,7 @@ import {
   config,
   databaseUrl,
   folders,
+  guarded,
   openstackValues,
   sql,
   sqlEnv,
@@ -26,6 +27,15 @@ function build(ctx: ServiceContext): readonly Resource[] {
     ...folders('glance', [
       '/var/lib/glance',
       ...['images', 'staging', 'tasks', 'lock'].map(f => `/var/lib/glance/${f}`),
+    ]),
+    guarded('glance', [
+      '/etc/glance/glance-api-paste.ini',
+      '/etc/glance/glance-cache.conf',
+      '/etc/glance/glance-manage.conf',
+      '/etc/glance/glance-scrubber.conf',
+      '/etc/glance/glance-swift.conf',
+      '/etc/glance/rootwrap.conf',
+      '/etc/glance/schema-image.json',
     ]),
     config(
       'glance',

@@ -10,6 +10,7 @@ import {
   databaseUrl,
   dropIn,
   folders,
+  guarded,
   openstackValues,
   sql,
   sqlEnv,
@@ -30,6 +31,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     directory({ path: '/etc/cinder', group: 'cinder', mode: 0o750 }),
     ...tls.resources,
     ...folders('cinder', ['/var/lib/cinder/tmp']),
+    guarded('cinder', ['/etc/cinder/api-paste.ini', '/etc/cinder/resource_filters.json', '/etc/cinder/rootwrap.conf']),
     config(
       'cinder',
       CONFIG,

@@ -2,12 +2,10 @@
 import { execFile } from 'node:child_process';
 import {
   existsSync,
-  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
-  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -17,13 +15,11 @@ import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { systemClock as clock } from '../../provisioner/core/clock.js';
 import type { FeedEvent } from '../../provisioner/core/events.js';
-import { loadKeys } from '../../provisioner/core/keys.js';
 import type { DemoClient } from '../../provisioner/demo/client.js';
 import { connected, type ServerProcess, startServerProcess } from '../../provisioner/demo/server-process.js';
-import { buildOsImage } from '../../provisioner/image/os.js';
-import { buildRamImage } from '../../provisioner/image/ram/build.js';
 import { type Lab, type LabNodeSpec, labCpuSeconds, labDown, labUp } from '../../provisioner/lab/index.js';
 import type { NodeView, Why } from '../../provisioner/node/service.js';
+import { bothImages, type Kernel, linkFiles } from './images.js';
 
 const run = promisify(execFile);
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -50,24 +46,13 @@ export interface Rack {
   down(): Promise<void>;
 }
 
-/** Hard links where that is possible: an image that is built anew meanwhile does not take this one away. */
-function linkFiles(from: string, to: string): void {
-  mkdirSync(to, { recursive: true });
-  for (const file of readdirSync(from))
-    try {
-      linkSync(realpathSync(join(from, file)), join(to, file));
-    } catch {
-      symlinkSync(realpathSync(join(from, file)), join(to, file));
-    }
-}
-
-/**
- * Images and keys are kept between runs in HALLIGAN_CACHE, `.cache` by default; the rest is a new world each time.
- */
+/** Images and keys are kept between runs; the rest is a new world each time. */
 export async function rackUp(
   name: string,
   nodes: LabNodeSpec[],
   options: {
+    /** Of the RAM environment and the installed system: `cloud` for virtual machines (default), `generic` for real ones. */
+    kernel?: Kernel;
     siteText?: (text: string, lab: Lab) => string;
     /** Called with the server's folder of images, to add to them; what is there is shared with other runs. */
     images?: (dir: string) => void;
@@ -75,14 +60,7 @@ export async function rackUp(
     prepare?: (lab: Lab) => Promise<void>;
   } = {},
 ): Promise<Rack> {
-  const cache = resolve(process.env['HALLIGAN_CACHE'] ?? join(ROOT, '.cache'));
-  const shared = join(cache, 'demo', 'data');
-  mkdirSync(shared, { recursive: true, mode: 0o700 });
-  const keys = loadKeys(shared);
-  const images = join(shared, 'images');
-  await buildRamImage({ kernel: 'cloud', imagesDir: images, authorizedKeys: [keys.publicKey] });
-  await buildOsImage({ name: 'debian-12', kernel: 'cloud', imagesDir: images, compression: 3 });
-
+  const { images, keys } = await bothImages(options.kernel);
   const dir = mkdtempSync(join(tmpdir(), `halligan-${name}-`));
   const data = join(dir, 'data');
   mkdirSync(data, { mode: 0o700 });
@@ -90,7 +68,7 @@ export async function rackUp(
     if (!image.startsWith('.') && existsSync(join(images, image, 'manifest.json')))
       linkFiles(join(images, image), join(data, 'images', image));
   options.images?.(join(data, 'images'));
-  symlinkSync(join(shared, 'keys'), join(data, 'keys'));
+  symlinkSync(join(keys, 'keys'), join(data, 'keys'));
   const key = join(dir, 'operator-key');
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key]);
   const lab = await labUp({

@@ -5,20 +5,17 @@
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createReadStream } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { systemClock } from '../../provisioner/core/clock.js';
-import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import { createExecutor, type PooledExecutor } from '../../provisioner/core/executor/executor.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
 import { makeSshKey } from '../../provisioner/core/keys.js';
 import { silentLog } from '../../provisioner/core/log.js';
-import { buildOsImage } from '../../provisioner/image/os.js';
-import { buildRamImage } from '../../provisioner/image/ram/build.js';
 import { createImageStore } from '../../provisioner/image/store.js';
 import type { ImageStore, OsImageManifest } from '../../provisioner/image/types.js';
 import { createJobMaker } from '../../provisioner/install/jobs.js';
@@ -28,6 +25,7 @@ import type { JobLine, NodeJob } from '../../provisioner/node/context.js';
 import type { ActionParams } from '../../provisioner/node/service.js';
 import type { Node } from '../../provisioner/node/types.js';
 import type { InstallConfig, Site } from '../../provisioner/site/schema.js';
+import { bothImages } from '../harness/images.js';
 
 const run = promisify(execFile);
 
@@ -82,20 +80,8 @@ export interface InstallLab {
   close(): Promise<void>;
 }
 
-/** Images of the tests: what `npm run demo` and CI build, or built now (minutes). */
-export async function testImages(): Promise<{ store: ImageStore; dir: string }> {
-  const dir = process.env['HALLIGAN_TEST_IMAGES'] ?? join(packageRoot(), '.cache/images');
-  await mkdir(dir, { recursive: true });
-  const store = createImageStore(dir);
-  await store.get('ram-cloud').catch(() => buildRamImage({ kernel: 'cloud', imagesDir: dir, authorizedKeys: [] }));
-  await store
-    .get('debian-12-cloud')
-    .catch(() => buildOsImage({ name: 'debian-12', kernel: 'cloud', imagesDir: dir, compression: 3 }));
-  return { store, dir };
-}
-
 export async function installLab(): Promise<InstallLab> {
-  const { store } = await testImages();
+  const store = createImageStore((await bothImages()).images);
   const dir = await mkdtemp(join(tmpdir(), 'halligan-install-'));
   const executor = createExecutor({ privateKey: makeSshKey(), clock: systemClock, log: silentLog, maxConnections: 4 });
   const machines = new Set<Machine>();

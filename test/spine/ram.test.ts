@@ -1,10 +1,10 @@
 /**
- * The RAM environment for real: built from the archive (cached in HALLIGAN_CACHE, or .cache/ of the repository), booted
- * by QEMU in 512 MiB, calling home to a receiver on loopback through QEMU's own network.
+ * The RAM environment for real: built from the archive (once for all suites), booted by QEMU in 512 MiB, calling home to
+ * a receiver on loopback through QEMU's own network.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,10 +12,10 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { RamCallHome } from '../../provisioner/boot/types.js';
-import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import { buildRamImage } from '../../provisioner/image/ram/build.js';
 import type { RamImageManifest } from '../../provisioner/image/types.js';
 import { normaliseInventory } from '../../provisioner/inventory/normalise.js';
+import { linkFiles, ramImage } from '../harness/images.js';
 
 const run = promisify(execFile);
 const MAC = '52:54:00:99:77:01';
@@ -29,8 +29,9 @@ const running: ChildProcess[] = [];
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'halligan-ram-'));
-  imagesDir = join(process.env['HALLIGAN_CACHE'] ?? join(packageRoot(), '.cache'), 'ram-test');
-  await mkdir(imagesDir, { recursive: true });
+  // A copy that this test may change: only its keys are written anew.
+  imagesDir = join(dir, 'images');
+  linkFiles(join((await ramImage()).images, 'ram-cloud'), join(imagesDir, 'ram-cloud'));
   key = join(dir, 'key');
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'ram-test', '-f', key]);
   manifest = await buildRamImage({

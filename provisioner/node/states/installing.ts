@@ -1,17 +1,12 @@
-/**
- * installing: RAM environment → image on the disk → reboot → the installed system calls home and answers SSH.
- *
- * Each try that writes to the disk is one attempt, one journal step and one detached unit on the node. A restarted
- * server re-attaches to the unit; a restarted node gets a new attempt, because its disk is half written.
- */
-import { asProblem, ProblemError, problem } from '../../core/problem.js';
+/** installing: RAM environment → image on the disk → reboot → the installed system calls home and answers SSH. */
+import { asProblem } from '../../core/problem.js';
 import type { NodeJob, StateContext, StateHandler } from '../context.js';
+import { diskStep, MAX_ATTEMPTS } from '../disk-step.js';
 import { go, stay } from '../lifecycle.js';
-import { ensureRam, follow, keepPowered, osTarget, ramAlive, ramTarget, stopJobs } from '../ram.js';
+import { ensureRam, keepPowered, osTarget, ramAlive, ramTarget } from '../ram.js';
 import type { ActionParams } from '../service.js';
 import type { Node, RamSession } from '../types.js';
 
-const MAX_ATTEMPTS = 3;
 const FIRST_BOOT_TOKEN_SECONDS = 2 * 3600;
 const REBOOT_SETTLE_MS = 15_000;
 /** The RAM environment does not answer after the disk was written: only after this long is its BMC asked for a restart. */
@@ -93,87 +88,54 @@ async function write(
   context: StateContext,
   signal: AbortSignal,
 ): Promise<Written | 'lost'> {
-  const { journal } = context;
-  const steps = (await journal.steps(runId)).filter(s => s.step === 'write');
-  // An attempt whose end was never recorded goes on; its unit, if the node still has it, is followed.
-  const open = steps.find(s => s.state === 'before');
-  const attempt = open?.attempt ?? steps.length + 1;
-  // It was begun in an earlier life of the node, which ended unseen: its power was cut.
-  const over = open !== undefined && ram.startedMs > open.beforeMs;
-  if (attempt > MAX_ATTEMPTS)
-    throw new ProblemError(
-      problem(
-        'install-failed',
-        `${node.name}: the node was restarted during each of ${MAX_ATTEMPTS} tries to write its disk.`,
-      ),
-    );
-  const unit = `halligan-${runId.slice(0, 8)}-write-${attempt}-${ram.bootId.slice(0, 8)}`;
-
-  const outcome = await journal.step(
-    runId,
-    'write',
-    attempt,
-    { params, attempt },
-    async (): Promise<Written | { lost: string }> => {
-      if (over) return { lost: 'the node was restarted while its disk was written' };
-      await stopJobs(context, ram, unit, signal);
-      const token = await context.tokens.issue(node.id, 'first-boot', runId, FIRST_BOOT_TOKEN_SECONDS, unit);
-      const job = await context.jobs.install(node, params, token, context.bootUrl(ram.address));
-      await context.events.emit({
-        type: 'install.start',
-        nodeId: node.id,
-        message: `${node.name}: ${job.summary}`,
-        data: { unit },
-      });
-      let hostKey = '';
-      let stated = '';
-      const onLine = (line: string) => {
-        const read = context.jobs.read(line);
-        if (read.kind === 'result') hostKey = read.hostKey;
-        if (read.kind === 'problem') stated = read.message;
-        if (read.kind === 'stage') {
-          if (!BEFORE_CLAIM.has(read.name)) recordClaim(node, job, context);
-          context.waiting(node.id, read.text).catch(() => {});
-          context.events
-            .emit({
-              type: 'install.stage',
-              nodeId: node.id,
-              message: `${node.name}: ${read.text}`,
-              data: { stage: read.name },
-            })
-            .catch(() => {});
-        }
-      };
-      const result = await follow(
-        node,
-        context,
-        ram,
-        context.executor.detached(ramTarget(ram), { unit, ...job }, onLine, { signal }),
-      );
-      if (result.kind === 'lost') return { lost: result.reason };
-      if (result.code !== 0 || hostKey === '')
-        throw new ProblemError(
-          problem(
-            'install-failed',
-            `${node.name}: ${stated || `the installer ended with code ${result.code}`}.`.replace(/\.\.$/, '.'),
-            {
-              detail: { unit, tail: result.tail },
-            },
-          ),
-        );
-      return { hostKey, image: job.image, login: job.login, address: ram.address };
+  let hostKey = '';
+  const end = await diskStep<Written>(
+    node,
+    ram,
+    {
+      name: 'write',
+      runId,
+      does: 'write its disk',
+      done: 'its disk was written',
+      who: 'the installer',
+      input: { params },
+      async job(unit) {
+        const token = await context.tokens.issue(node.id, 'first-boot', runId, FIRST_BOOT_TOKEN_SECONDS, unit);
+        const job = await context.jobs.install(node, params, token, context.bootUrl(ram.address));
+        await context.events.emit({
+          type: 'install.start',
+          nodeId: node.id,
+          message: `${node.name}: ${job.summary}`,
+          data: { unit },
+        });
+        return job;
+      },
+      onLine(line, job) {
+        if (line.kind === 'result') hostKey = line.hostKey;
+        if (line.kind !== 'stage') return;
+        if (!BEFORE_CLAIM.has(line.name)) recordClaim(node, job, context);
+        context.events
+          .emit({
+            type: 'install.stage',
+            nodeId: node.id,
+            message: `${node.name}: ${line.text}`,
+            data: { stage: line.name },
+          })
+          .catch(() => {});
+      },
+      result: job => (hostKey === '' ? null : { hostKey, image: job.image, login: job.login, address: ram.address }),
     },
+    context,
+    signal,
   );
-  if ('lost' in outcome) {
-    await context.events.emit({
-      type: 'install.lost',
-      severity: 'warn',
-      nodeId: node.id,
-      message: `${node.name}: ${outcome.lost}; attempt ${attempt} of ${MAX_ATTEMPTS} is void.`,
-    });
-    return 'lost';
-  }
-  return outcome;
+  if (!('lost' in end)) return end;
+  await context.events.emit({
+    type: 'install.lost',
+    severity: 'warn',
+    nodeId: node.id,
+    message: `${node.name}: ${end.lost}; attempt ${end.attempt} of ${MAX_ATTEMPTS} is void.`,
+  });
+  return 'lost';
 }
 
 async function reboot(node: Node, ram: RamSession, context: StateContext, signal: AbortSignal): Promise<void> {

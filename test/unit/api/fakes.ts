@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { Readable } from 'node:stream';
 import type { ApiServices, Consoles } from '../../../provisioner/api/services.js';
 import { type ApiHandle, startApi } from '../../../provisioner/api/start.js';
+import type { Clock } from '../../../provisioner/core/clock.js';
 import type { CloudService } from '../../../provisioner/core/cloud-service.js';
 import type { EventFeed, FeedEvent } from '../../../provisioner/core/events.js';
 import type { Run } from '../../../provisioner/core/journal.js';
@@ -332,6 +333,7 @@ export async function fakeServer(
     port?: number;
     socketPath?: string | null;
     heartbeatMs?: number;
+    clock?: Clock;
     cloud?: (stage: CloudStage) => CloudService;
   } = {},
 ): Promise<FakeServer> {
@@ -343,6 +345,7 @@ export async function fakeServer(
     socketPath: options.socketPath ?? null,
     version: '0.1.0',
     heartbeatMs: options.heartbeatMs ?? 15_000,
+    ...(options.clock ? { clock: options.clock } : {}),
   });
   return { ...fakes, handle };
 }

@@ -27,7 +27,8 @@ beforeEach(async () => {
         failure: problem('disk-foreign', 'n03: /dev/vda carries an ext4 file system that is not ours.'),
       }),
     ],
-    { socketPath: join(dir, 's') },
+    // Its age is a part of what is printed.
+    { socketPath: join(dir, 's'), clock: { nowMs: () => T0, monotonicMs: () => 0 } },
   );
   const os = {
     address: '10.99.0.20',

@@ -51,6 +51,7 @@ describe('the plan of a lab', () => {
     ['a third NIC of a machine', [{ name: 'n1', nics: 3 }], {}],
     ['layers under a machine', [{ name: 'n1', layers: ['/l'] }], {}],
     ['a machine that is not to be started: none is', [{ name: 'n1', start: false }], {}],
+    ['HTTP boot of a BIOS', [{ name: 'n1', netboot: 'http' }], {}],
     ['in-band IPMI without IPMI', [{ name: 'n1', bmc: 'redfish', kcs: true }], {}],
   ])('refuses %s', (_what, nodes, more) => {
     expect(() => plan(nodes, more)).toThrow(ProblemError);
@@ -105,6 +106,14 @@ describe('the machine of a lab', () => {
     expect(args).not.toContain('bootindex');
     expect(args).toContain('romfile=');
     expect(args).toContain('OVMF_CODE');
+    expect(args).not.toContain('PXESupport');
+  });
+
+  test('has no PXE client left where the firmware boots by HTTP', () => {
+    const lab = plan([{ name: 'n1', firmware: 'uefi', netboot: 'http' }]);
+    const args = qemuArgs(lab, lab.nodes[0]!, 'none').join(' ');
+    expect(args).toContain('-fw_cfg name=opt/org.tianocore/IPv4PXESupport,string=n');
+    expect(args).toContain('-fw_cfg name=opt/org.tianocore/IPv6PXESupport,string=n');
   });
 
   test('has serial numbers, in-band IPMI only when asked for, and KVM only when chosen', () => {
@@ -120,6 +129,13 @@ describe('the machine of a lab', () => {
       '-cpu',
       'host',
     ]);
+  });
+
+  test('has virtio disks, or NVMe ones where they are asked for, in the same boot order', () => {
+    const lab = plan([{ name: 'n1' }, { name: 'n2', diskBus: 'nvme' }]);
+    const [first, second] = lab.nodes.map(node => qemuArgs(lab, node, 'none').join(' '));
+    expect(first).toMatch(/virtio-blk-pci,id=disk0,drive=d0,serial=\w+D0,bootindex=2/);
+    expect(second).toMatch(/ nvme,id=disk0,drive=d0,serial=\w+D0,bootindex=2/);
   });
 
   test('carries paths with a comma to QEMU unbroken', () => {

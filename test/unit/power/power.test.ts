@@ -8,14 +8,18 @@ import { distrustfulBmc, type FakeBmc, lyingBmc, obedientBmc, silentBmc } from '
 
 const BMC = { driver: 'ipmi', address: '10.98.0.11', user: 'admin', cipher_suite: 3 } as const;
 
+const POLL_MS = 5;
+
 function setUp(bmc: FakeBmc, found: Partial<PowerTarget> = {}, log: Log = silentLog) {
+  let looks = 0;
   const events: NewEvent[] = [];
   const traces: string[] = [];
   let target: PowerTarget = { bmc: BMC, password: 'canary-pw', firmware: 'bios', mac: '52:54:00:99:00:01', ...found };
   let made = 0;
   const power = createPower({
     lookup: id => (id === 'n1' ? target : null),
-    clock: systemClock,
+    // As many looks as fit into the time, however long they take on a busy machine.
+    clock: { ...systemClock, monotonicMs: () => (looks += POLL_MS) },
     log,
     events: {
       async emit(event) {
@@ -28,8 +32,8 @@ function setUp(bmc: FakeBmc, found: Partial<PowerTarget> = {}, log: Log = silent
       made++;
       return bmc;
     },
-    followMs: 60,
-    pollMs: 5,
+    followMs: 12 * POLL_MS,
+    pollMs: POLL_MS,
   });
   return {
     power,

@@ -139,7 +139,7 @@ describe('loadSite', () => {
       ),
       { numRuns: 150 },
     );
-  });
+  }, 120_000);
 
   it('ends with a site or with faults when one value of a good site is replaced by anything', () => {
     const example = parse(readFileSync('docs/example-site.yaml', 'utf8')) as object;
@@ -162,7 +162,7 @@ describe('loadSite', () => {
       }),
       { numRuns: 150 },
     );
-  });
+  }, 120_000);
 });
 
 describe('networks of a site', () => {
