@@ -25,6 +25,18 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
+      // OpenStack laid down and proved on container hosts; needs root and `.ci/setup.sh lab`.
+      {
+        test: {
+          ...common,
+          name: 'cloud',
+          include: ['test/cloud/**/*.test.ts'],
+          testTimeout: 1_500_000,
+          hookTimeout: 1_500_000,
+          fileParallelism: false,
+          bail: 1,
+        },
+      },
       // What takes longer than CI's budget: layouts, plug pulls at every stage, both firmwares.
       {
         test: {

@@ -243,7 +243,7 @@ export const folders = (user: string, paths: readonly string[]): DirectoryResour
 export const guarded = (group: string, paths: readonly string[]): CommandResource =>
   command({
     name: 'modes',
-    title: `Let only root and ${group} read ${paths.join(', ')}`,
+    title: `Let only root and ${group} read the configuration that the package brought`,
     check: `for f in ${paths.join(' ')}; do [ ! -e $f ] || [ "$(stat -c %U:%G:%a $f)" = root:${group}:640 ] || exit 1; done`,
     apply: `for f in ${paths.join(' ')}; do [ ! -e $f ] || { chown root:${group} $f; chmod 640 $f; }; done`,
   });

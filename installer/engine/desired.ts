@@ -66,7 +66,9 @@ export function buildDesired(input: BuildInput): DesiredState {
     for (const name of node.services) {
       const declaration = catalogue.services.get(name);
       if (!declaration) throw new Error(`the service ${name} is not in the catalogue`);
-      let previous: string | null = null;
+      // What the next resource without a branch follows, and the ends of branches since then.
+      let trunk: string | null = null;
+      const branches = new Map<string, string>();
       for (const resource of resourcesOf(declaration, node, input)) {
         if (resource.kind === 'packages') {
           for (const p of resource.names) merged.names.add(p);
@@ -78,14 +80,22 @@ export function buildDesired(input: BuildInput): DesiredState {
         known.add(key);
         own.push({ key, node: node.name, service: name, resource });
         const first = [packagesKey(node.name), ...(name !== 'host' && hostLast ? [hostLast] : [])];
-        before.set(key, previous ? [previous] : first);
+        const begin = trunk ? [trunk] : first;
+        if (resource.branch === undefined) {
+          before.set(key, branches.size > 0 ? [...branches.values()] : begin);
+          branches.clear();
+          trunk = key;
+        } else {
+          const previous = branches.get(resource.branch);
+          before.set(key, previous ? [previous] : begin);
+          branches.set(resource.branch, key);
+        }
         for (const milestone of resource.needs) needs.push({ key, milestone });
         for (const milestone of resource.provides) provide(milestone, key);
-        previous = key;
       }
-      const last = previous ?? packagesKey(node.name);
-      provide(`${name}:done`, last);
-      if (name === 'host') hostLast = previous;
+      const ends = branches.size > 0 ? [...branches.values()] : [trunk ?? packagesKey(node.name)];
+      for (const end of ends) provide(`${name}:done`, end);
+      if (name === 'host') hostLast = trunk;
     }
     const key = packagesKey(node.name);
     placed.push({

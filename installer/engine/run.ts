@@ -60,6 +60,12 @@ export interface RunDeps {
 }
 
 const isServer = (p: Planned): p is ServerAction => 'perform' in p;
+/** What runs one after the other. */
+function laneOf({ action, placed }: NodeAction): string {
+  const { branch } = placed.resource;
+  return `${action.node}/${action.service}${branch === undefined ? '' : `/${branch}`}`;
+}
+
 const OUTPUT_LINES = 60;
 const SERVER_AT_ONCE = 8;
 
@@ -82,7 +88,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const lanes = new Map<string, Item[]>();
   for (const planned of plan) {
     const { action } = planned;
-    const lane = isServer(planned) ? action.id : `${action.node}/${action.service}`;
+    const lane = isServer(planned) ? action.id : laneOf(planned);
     const item: Item = { planned, action, lane, weight: 0, state: 'waiting', beganMs: 0, endedMs: 0 };
     items.set(action.id, item);
     lanes.set(lane, [...(lanes.get(lane) ?? []), item]);

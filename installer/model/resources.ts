@@ -11,6 +11,11 @@ interface Common {
   readonly needs: readonly string[];
   /** Milestones that this helps to reach. Every service has `NAME:done` by itself, when the last of its resources is in place on all its nodes. */
   readonly provides: readonly string[];
+  /**
+   * Side by side with other branches of the service: it follows the resource of the same branch before it, else the last
+   * one without a branch. The next one without a branch waits for all branches.
+   */
+  readonly branch?: string;
 }
 
 /** Packages that must be installed. All of a node are installed in one transaction, before anything else of the cloud. */
@@ -88,10 +93,15 @@ export type Resource = PackagesResource | FileResource | DirectoryResource | Uni
 
 type Given<R extends Resource, Required extends keyof R> = Pick<R, Required> &
   Partial<Omit<R, Required | 'kind' | 'id'>>;
-const common = (r: { needs?: readonly string[]; provides?: readonly string[] }) => ({
+const common = (r: { needs?: readonly string[]; provides?: readonly string[]; branch?: string }) => ({
   needs: r.needs ?? [],
   provides: r.provides ?? [],
+  ...(r.branch === undefined ? {} : { branch: r.branch }),
 });
+
+/** The same resources as a branch of their service. */
+export const branch = <R extends Resource>(name: string, resources: readonly R[]): R[] =>
+  resources.map(r => ({ ...r, branch: name }));
 
 export const packages = (
   names: readonly string[],

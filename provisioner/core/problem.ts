@@ -368,6 +368,20 @@ export const PROBLEMS = {
     http: 502,
     exit: EXIT.failed,
   },
+  'package-missing': {
+    summary: 'The archive does not have this file',
+    hint: 'Run `apt-get update` on the node: its lists are older than the archive.',
+    retry: false,
+    http: 404,
+    exit: EXIT.notFound,
+  },
+  'package-source-failed': {
+    summary: 'An archive of packages does not give what was asked for',
+    hint: 'Check the apt sources, the proxy and the network of the server’s machine; docs/packages.md.',
+    retry: true,
+    http: 502,
+    exit: EXIT.failed,
+  },
   'plan-changed': {
     summary: 'The plan is not the one that was read',
     hint: 'Read the plan again with `halligan plan`, then apply that one.',

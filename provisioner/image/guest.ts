@@ -5,6 +5,7 @@
  *   disk.qcow2    MBR; one FAT partition: syslinux, vmlinuz, initrd
  *   initrd        busybox (init), dropbear and its libraries, modules, templates/guest
  */
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { type Clock, systemClock } from '../core/clock.js';
@@ -203,16 +204,12 @@ async function systemMembers(tree: string, run: Logged): Promise<Member[]> {
 
 async function moduleMembers(folder: string): Promise<Member[]> {
   const paths = (await readdir(folder, { recursive: true })).filter(path => /\.ko(\.\w+)?$/.test(path));
-  const contents = new Map<string, Buffer>();
   const builtin = await readFile(join(folder, 'modules.builtin'), 'utf8');
-  const byName = new Map<string, Buffer>();
-  const needs = (path: string) => moduleNeeds(contents.get(path) ?? Buffer.alloc(0));
-  for (const path of paths) contents.set(path, await readFile(join(folder, path)));
-  for (const path of moduleOrder(GUEST_MODULES, paths, builtin, needs))
-    byName.set(basename(path), contents.get(path) ?? Buffer.alloc(0));
+  const read = (path: string) => readFileSync(join(folder, path));
+  const order = moduleOrder(GUEST_MODULES, paths, builtin, path => moduleNeeds(read(path)));
   return [
-    fileMember('lib/modules/order', 0o644, Buffer.from([...byName.keys()].map(name => `${name}\n`).join(''))),
-    ...[...byName].map(([name, data]) => fileMember(`lib/modules/${name}`, 0o644, data)),
+    fileMember('lib/modules/order', 0o644, Buffer.from(order.map(path => `${basename(path)}\n`).join(''))),
+    ...order.map(path => fileMember(`lib/modules/${basename(path)}`, 0o644, read(path))),
   ];
 }
 

@@ -1,6 +1,15 @@
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { type CloudModel, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
-import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import {
+  branch,
+  command,
+  directory,
+  file,
+  masked,
+  packages,
+  type Resource,
+  unit,
+} from '../../installer/model/resources.js';
 import type { DesiredObject } from '../../installer/objects/types.js';
 import {
   as,
@@ -146,42 +155,59 @@ function build(ctx: ServiceContext): readonly Resource[] {
       }),
     ),
     schema(ctx),
-    ...daemon(ctx, 'conductor', 'nova-conductor', { interrupts: 'Requests about servers wait for some seconds.' }),
-    // Hypervisors wait for conductor and API; the others follow.
-    ...uwsgiApi(ctx, {
-      title: 'OpenStack Compute API (Nova)',
-      key: 'api',
-      ini: '/etc/nova/nova-api-uwsgi.ini',
-      port: 8774,
-      user: 'nova',
-      // Nova patches its sockets for eventlet, which no second thread may touch: processes only.
-      processes: Math.max(2, workers),
-      tls,
-      watches: [CONFIG],
-      interrupts: 'The compute API does not answer for some seconds; servers go on.',
-      provides: ['compute-control:ready'],
-      path: '/',
-    }),
-    ...daemon(ctx, 'scheduler', 'nova-scheduler', { interrupts: 'New servers wait for some seconds.' }),
-    ...uwsgiApi(ctx, {
-      title: 'OpenStack Compute metadata API (Nova)',
-      key: 'metadata',
-      ini: '/etc/nova/nova-api-metadata-uwsgi.ini',
-      port: 8775,
-      user: 'nova',
-      processes: workers,
-      tls,
-      watches: [CONFIG],
-      interrupts: 'Servers that start just now wait for their metadata.',
-      path: '/',
-      further: true,
-    }),
-    file({ path: '/etc/default/nova-consoleproxy', content: ctx.template('etc/default/nova-consoleproxy.sh.hbs', {}) }),
-    ...daemon(ctx, 'console', 'nova-novncproxy', {
-      ready: listening(listenAddress(ctx), 6080),
-      interrupts: 'Open consoles are cut off.',
-      needs: [],
-    }),
+    // Each starts for itself: most of a start is Python that reads itself in.
+    ...branch(
+      'conductor',
+      daemon(ctx, 'conductor', 'nova-conductor', { interrupts: 'Requests about servers wait for some seconds.' }),
+    ),
+    ...branch(
+      'api',
+      uwsgiApi(ctx, {
+        title: 'OpenStack Compute API (Nova)',
+        key: 'api',
+        ini: '/etc/nova/nova-api-uwsgi.ini',
+        port: 8774,
+        user: 'nova',
+        // Nova patches its sockets for eventlet, which no second thread may touch: processes only.
+        processes: Math.max(2, workers),
+        tls,
+        watches: [CONFIG],
+        interrupts: 'The compute API does not answer for some seconds; servers go on.',
+        provides: ['compute-control:ready'],
+        path: '/',
+      }),
+    ),
+    ...branch(
+      'scheduler',
+      daemon(ctx, 'scheduler', 'nova-scheduler', { interrupts: 'New servers wait for some seconds.' }),
+    ),
+    ...branch(
+      'metadata',
+      uwsgiApi(ctx, {
+        title: 'OpenStack Compute metadata API (Nova)',
+        key: 'metadata',
+        ini: '/etc/nova/nova-api-metadata-uwsgi.ini',
+        port: 8775,
+        user: 'nova',
+        processes: workers,
+        tls,
+        watches: [CONFIG],
+        interrupts: 'Servers that start just now wait for their metadata.',
+        path: '/',
+        further: true,
+      }),
+    ),
+    ...branch('console', [
+      file({
+        path: '/etc/default/nova-consoleproxy',
+        content: ctx.template('etc/default/nova-consoleproxy.sh.hbs', {}),
+      }),
+      ...daemon(ctx, 'console', 'nova-novncproxy', {
+        ready: listening(listenAddress(ctx), 6080),
+        interrupts: 'Open consoles are cut off.',
+        needs: [],
+      }),
+    ]),
     ...discoverHosts(ctx),
   ];
 }

@@ -1,6 +1,6 @@
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { type CloudModel, endpointUrl } from '../../installer/model/cloud.js';
-import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { branch, command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
 import type { DesiredObject } from '../../installer/objects/types.js';
 import {
   as,
@@ -54,32 +54,39 @@ function build(ctx: ServiceContext): readonly Resource[] {
       timeoutSeconds: 600,
       expectedSeconds: 12,
     }),
-    ...uwsgiApi(ctx, {
-      title: 'OpenStack Block Storage API (Cinder)',
-      key: 'api',
-      ini: '/etc/cinder/cinder-api-uwsgi.ini',
-      port: 8776,
-      user: 'cinder',
-      processes: workersOf(ctx),
-      tls,
-      watches: [CONFIG],
-      interrupts: 'The volume API does not answer for some seconds; volumes go on.',
-      needs: ['messaging:ready'],
-      path: '/healthcheck',
-    }),
-    file({
-      path: dropIn(scheduler),
-      content: startedBy(
-        `/usr/bin/cinder-scheduler --config-file=${CONFIG} --log-file=/var/log/cinder/cinder-scheduler.log`,
-      ),
-    }),
-    unit({
-      unit: scheduler,
-      watches: [dropIn(scheduler), CA_SOURCE, CONFIG],
-      expectedSeconds: 4,
-      interrupts: 'New volumes wait for some seconds.',
-      provides: ['volume-control:ready'],
-    }),
+    ...branch(
+      'api',
+      uwsgiApi(ctx, {
+        title: 'OpenStack Block Storage API (Cinder)',
+        key: 'api',
+        ini: '/etc/cinder/cinder-api-uwsgi.ini',
+        port: 8776,
+        user: 'cinder',
+        processes: workersOf(ctx),
+        tls,
+        watches: [CONFIG],
+        interrupts: 'The volume API does not answer for some seconds; volumes go on.',
+        needs: ['messaging:ready'],
+        provides: ['volume-control:ready'],
+        path: '/healthcheck',
+      }),
+    ),
+    ...branch('scheduler', [
+      file({
+        path: dropIn(scheduler),
+        content: startedBy(
+          `/usr/bin/cinder-scheduler --config-file=${CONFIG} --log-file=/var/log/cinder/cinder-scheduler.log`,
+        ),
+      }),
+      unit({
+        unit: scheduler,
+        watches: [dropIn(scheduler), CA_SOURCE, CONFIG],
+        expectedSeconds: 4,
+        interrupts: 'New volumes wait for some seconds.',
+        provides: ['volume-control:ready'],
+        needs: ['messaging:ready'],
+      }),
+    ]),
   ];
 }
 

@@ -1,0 +1,144 @@
+/**
+ * A whole cloud on four container hosts: laid down, proved, unchanged by a second apply, changed by one value, grown by a
+ * compute and shrunk again. Real packages, real services, real virtual machines.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ApplyResult } from '../../provisioner/core/cloud-service.js';
+import { cloudUp, type TestCloud } from '../harness/cloud.js';
+
+const NETWORKS = {
+  networks: { tunnel: '10.96.0.0/24' },
+  provider: [{ physical_network: 'physnet1', interface: 'eth1' }],
+  external: {
+    name: 'public',
+    physical_network: 'physnet1',
+    cidr: '10.97.0.0/24',
+    gateway: '10.97.0.1',
+    pool: { from: '10.97.0.100', to: '10.97.0.200' },
+  },
+};
+
+let cloud: TestCloud;
+/** Failures in words: the problem and the last lines of its output. */
+const told = (result: ApplyResult) =>
+  result.failed
+    .map(f => `${f.problem.message}\n${JSON.stringify(f.problem.detail?.['log'] ?? [], null, 1)}`)
+    .join('\n');
+
+beforeAll(async () => {
+  cloud = await cloudUp({
+    name: 'cloud',
+    hosts: [
+      { name: 'ctl', roles: ['controller'] },
+      { name: 'net', roles: ['network'] },
+      { name: 'cmp', roles: ['compute'] },
+      { name: 'vol', roles: ['volume', 'storage'] },
+      { name: 'cmp2', roles: ['compute'], start: false },
+    ],
+    cloud: {
+      ...NETWORKS,
+      volumes: { backend: 'ceph', devices: [{ path: '/var/lib/halligan/ceph0', file_size: '8G' }] },
+      objects: {
+        replicas: 2,
+        devices: [
+          { path: '/var/lib/halligan/swift0', file_size: '1G' },
+          { path: '/var/lib/halligan/swift1', file_size: '1G' },
+        ],
+      },
+    },
+    onProgress: line => console.log(line),
+  });
+}, 1_500_000);
+afterAll(async () => {
+  await cloud?.down();
+});
+
+describe('a cloud from hosts that answer SSH', () => {
+  it('is shown as a plan that destroys nothing and names every node', async () => {
+    const plan = await cloud.plan();
+    expect(plan.problems.filter(p => p.severity === 'refuse')).toEqual([]);
+    expect(plan.nodes.map(n => n.name).sort()).toEqual(['cmp', 'ctl', 'net', 'vol']);
+    expect(plan.summary.destroys).toEqual([]);
+    expect(plan.actions.length).toBeGreaterThan(150);
+    // Secrets are in none of it.
+    const text = JSON.stringify(plan);
+    expect(text).toContain('<secret ');
+    expect(text).not.toMatch(/BEGIN (EC )?PRIVATE KEY-----\\n[A-Za-z0-9+/]/);
+  });
+
+  it('is laid down', async () => {
+    const { run, result } = await cloud.apply();
+    expect(told(result)).toBe('');
+    expect(run.state).toBe('done');
+    console.log(`laid down in ${result.seconds} s; the longest chain:`);
+    for (const c of result.chain.filter(c => c.seconds > 1 || c.waited > 1))
+      console.log(`  ${c.seconds.toFixed(1)} s (waited ${c.waited.toFixed(1)}) ${c.id}`);
+    for (const name of ['ctl', 'net', 'cmp', 'vol'])
+      expect((await cloud.client().get<{ state: string }>(`/nodes/${name}`)).state).toBe('ready');
+  });
+
+  it('is proved: virtual machines, networks, volumes, console, dashboard, objects', async () => {
+    const report = await cloud.verify();
+    const bad = report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`);
+    expect(bad).toEqual([]);
+    expect(report.leftovers).toEqual([]);
+    expect(report.ok).toBe(true);
+    const skipped = report.steps.filter(s => s.state === 'skipped').map(s => s.name);
+    // One compute: nowhere to move to.
+    expect(skipped.sort()).toEqual(['live-migrate', 'migrate']);
+  });
+
+  it('is left alone by a second apply, which takes seconds', async () => {
+    const began = Date.now();
+    const plan = await cloud.plan();
+    const seconds = (Date.now() - began) / 1000;
+    expect(plan.actions.map(a => `${a.id}: ${a.reason}`)).toEqual([]);
+    console.log(`a plan of the unchanged cloud took ${seconds.toFixed(1)} s`);
+    const { result } = await cloud.apply();
+    expect(result).toMatchObject({ actions: 0, done: 0, failed: [] });
+  });
+});
+
+describe('one value of the configuration that is changed', () => {
+  it('changes exactly its file and restarts exactly what reads it', async () => {
+    await cloud.reconfigure(c => {
+      c['config'] = { 'compute-control': { '/etc/nova/nova.conf': { scheduler: { max_attempts: 7 } } } };
+    });
+    const plan = await cloud.plan();
+    const titles = plan.actions.map(a => `${a.node} ${a.title}`).sort();
+    expect(titles).toEqual(
+      [
+        'ctl change /etc/nova/nova.conf',
+        ...['nova-api', 'nova-api-metadata', 'nova-conductor', 'nova-novncproxy', 'nova-scheduler'].map(
+          u => `ctl restart ${u}.service`,
+        ),
+      ].sort(),
+    );
+    expect(plan.actions.find(a => a.kind === 'file')!.diff).toContain('+max_attempts = 7');
+    const { result } = await cloud.apply();
+    expect(told(result)).toBe('');
+    expect(await cloud.lab.ssh('ctl', 'grep -c "^max_attempts = 7" /etc/nova/nova.conf')).toBe('1');
+    expect((await cloud.plan()).actions).toEqual([]);
+  });
+
+  it('is put back when somebody edits it by hand: drift is shown, and applied away', async () => {
+    await cloud.lab.ssh('ctl', 'sed -i "s/^max_attempts = 7/max_attempts = 1/" /etc/nova/nova.conf');
+    const drift = await cloud.client().get<{ actions: { title: string; diff?: string }[] }>('/cloud/drift');
+    expect(drift.actions.map(a => a.title)).toEqual(['change /etc/nova/nova.conf']);
+    expect(drift.actions[0]!.diff).toContain('-max_attempts = 1');
+    await cloud.apply();
+    expect((await cloud.plan()).actions).toEqual([]);
+  });
+});
+
+describe('a cloud that grows and shrinks', () => {
+  it('takes a second compute, and servers move between the two', async () => {
+    await cloud.lab.start('cmp2');
+    await cloud.adopt('cmp2', ['compute']);
+    const { result } = await cloud.apply();
+    expect(told(result)).toBe('');
+    const report = await cloud.verify({ only: ['east-west', 'migrate', 'live-migrate'] });
+    expect(report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`)).toEqual([]);
+    expect(report.steps.find(s => s.name === 'live-migrate')?.state).toBe('passed');
+  });
+});
