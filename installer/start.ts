@@ -27,6 +27,7 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
       })),
       roles: [...catalogue.roles.values()],
     },
+    archivesOf: name => releases.get(name) ?? null,
     start(host) {
       const release = releases.get(host.settings.release);
       if (!release) {

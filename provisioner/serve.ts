@@ -43,6 +43,7 @@ import { type NodeRepository, openNodeRepository } from './node/repository.js';
 import { syncSite } from './node/site-sync.js';
 import { createTokens } from './node/tokens.js';
 import type { Node } from './node/types.js';
+import { startPackages } from './packages/start.js';
 import { createPower } from './power/power.js';
 import { cloudSettings } from './site/cloud.js';
 import type { LoadedSite } from './site/load.js';
@@ -259,6 +260,30 @@ export async function startServer({
     );
 
     const settings = cloudSettings(site);
+    const archives = settings === null ? null : cloudHalf.archivesOf(settings.release);
+    const packages =
+      settings?.packages == null || archives === null
+        ? null
+        : opened(
+            'packages',
+            await startPackages({
+              from: settings.packages,
+              release: archives,
+              uplink: site.packages.uplink ?? null,
+              dir: join(site.data_dir, 'packages'),
+              maxBytes: site.limits.package_cache_gib * 2 ** 30,
+              baseUrl: address => (address === null ? bootUrl(ownAddresses[0]!) : bootUrl(address)),
+              clock,
+              log,
+            }),
+            p => p.close(),
+          );
+    const rolesSetIn = (node: Node): string | null => {
+      const index = node.source === 'site' ? site.nodes.findIndex(n => n.name === node.name) : -1;
+      return (site.nodes[index]?.roles.length ?? 0) > 0
+        ? `${loaded.path}, line ${loaded.lineOf(['nodes', index, 'roles'])}`
+        : null;
+    };
     const cloud: RunningCloud | null =
       settings === null
         ? null
@@ -273,7 +298,14 @@ export async function startServer({
                 nodes
                   .all()
                   .filter(n => n.spec.roles.length > 0)
-                  .map(handOver),
+                  .map(n => handOver(n, rolesSetIn(n))),
+              node: name => {
+                const node = nodes.all().find(n => n.name === name);
+                return node ? handOver(node, rolesSetIn(node)) : null;
+              },
+              setRoles: async (name, roles) => {
+                await service.update(name, { roles: [...roles] });
+              },
               onNode: async (name, state, problem) => {
                 const node = nodes.all().find(n => n.name === name);
                 if (node) await moveNode(nodes, node, state, problem);
@@ -285,7 +317,8 @@ export async function startServer({
               clock,
               log,
               imageFile: (image, file) => images.path(image, file),
-              packageSources: () => null,
+              packageSources: name =>
+                packages?.sources(nodes.all().find(n => n.name === name)?.status.os?.address ?? null) ?? null,
             }),
             c => c.close(),
           );
@@ -344,6 +377,7 @@ export async function startServer({
         log,
         trace,
         console: site.boot.console,
+        ...(packages?.route ? { packages: packages.route } : {}),
       }),
       b => b.close(),
     );
@@ -399,7 +433,7 @@ export async function startServer({
 }
 
 /** A node with roles as the cloud half takes it. */
-function handOver(node: Node): HandedNode {
+function handOver(node: Node, rolesSetIn: string | null): HandedNode {
   const { os } = node.status;
   const installed = (['installed', 'applying', 'ready', 'applying-failed'] as NodeState[]).includes(node.state);
   return {
@@ -413,6 +447,7 @@ function handOver(node: Node): HandedNode {
         : installed && os
           ? null
           : `it is ${stateLabel(node.state).toLowerCase()}, not installed`,
+    rolesSetIn,
   };
 }
 

@@ -1,4 +1,5 @@
 /** Makes a plan: look at the nodes, say what is wanted, compare. Nothing is changed on the way. */
+import { sleep } from '../../provisioner/core/clock.js';
 import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
@@ -10,13 +11,15 @@ import type { Observed } from '../engine/observe.js';
 import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
 import type { Catalogue } from '../model/catalogue.js';
-import type { CloudModel, NodeFacts, Release } from '../model/cloud.js';
+import type { CloudModel, NodeFacts } from '../model/cloud.js';
 import { precheck } from '../model/precheck.js';
+import type { ReleaseData } from '../model/releases.js';
 import { applyObject, idsOf } from '../objects/apply.js';
 import { diffObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
 import type { DesiredObjects, ObservedObjects } from '../objects/types.js';
 import { createOpenStackClient, type OpenStackClient } from '../openstack/client.js';
+import { cloudStatus } from '../openstack/errors.js';
 import { nodeTls, openSitePki } from '../pki/site.js';
 import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
 import { lookAtFacts, lookAtState } from './look.js';
@@ -24,7 +27,7 @@ import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './
 
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
-  readonly release: Release;
+  readonly release: ReleaseData;
   /** Folder `roles/`. */
   readonly rolesDir: string;
 }
@@ -52,8 +55,24 @@ export interface ReadyPlan {
 }
 
 const EMPTY: ObservedObjects = { objects: {}, ids: {} };
+const FORBIDDEN_TRIES = 5;
+const FORBIDDEN_PAUSE_MS = 1000;
 /** The look at the APIs while a plan is made: when they are slow the plan says less rather than nothing. */
 const OBJECTS_TIMEOUT_MS = 60_000;
+
+/**
+ * Right after its start Keystone may refuse an administrator: its policies are read in by one thread while others judge
+ * by them already (oslo.policy's Enforcer). We are never refused for another reason, so it is asked again.
+ */
+async function patiently(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await work();
+    } catch (error) {
+      if (cloudStatus(error) !== 403 || attempt === FORBIDDEN_TRIES) throw error;
+      await sleep(FORBIDDEN_PAUSE_MS, signal);
+    }
+}
 
 /** @throws the signal's reason when aborted */
 export async function makePlan(
@@ -128,7 +147,6 @@ export async function makePlan(
     return empty();
   }
   const { model } = built;
-  findings.push(...precheck(model));
 
   const pki = openSitePki(secrets, deps.siteName, deps.clock);
   const templates = new Map<string, (values: TemplateValues) => string>();
@@ -165,6 +183,22 @@ export async function makePlan(
           message: `${node.name} cannot be looked at: ${looked.problem.message}`,
           hint: looked.problem.hint,
         });
+    }),
+  );
+
+  findings.push(
+    ...precheck(model, {
+      release: deps.release,
+      ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
+      seen: Object.fromEntries(
+        model.nodes.map(n => [
+          n.name,
+          {
+            packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+            ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
+          },
+        ]),
+      ),
     }),
   );
 
@@ -233,7 +267,7 @@ export async function makePlan(
         shared.stale = false;
         api.renew();
       }
-      await applyObject(api, a, wanted, ids, s);
+      await patiently(() => applyObject(api!, a, wanted, ids, s), s);
     },
   }));
   const walk: Planned[] = [...nodeActions.map(a => ({ ...a, action: masked(a.action) })), ...serverActions];

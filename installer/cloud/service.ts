@@ -17,7 +17,17 @@ import {
 import type { Run } from '../../provisioner/core/journal.js';
 import { asProblem, fail, ProblemError } from '../../provisioner/core/problem.js';
 import { planHash } from '../engine/diff.js';
+import { checkImport } from '../images/import.js';
+import { IMAGE_KIND, runImageImport } from '../images/run.js';
 import { openSitePki } from '../pki/site.js';
+import {
+  prepareRemoval,
+  REMOVE_KIND,
+  type Removal,
+  type RemovalInput,
+  type RestResult,
+  walkRemoval,
+} from '../remove/removal.js';
 import { openCloudSecrets } from '../secrets/secrets.js';
 import { APPLY_KIND, settleOpenSteps, type WalkResult, walkPlan } from './apply.js';
 import { makePlan, type PlannerDeps, type ReadyPlan } from './planner.js';
@@ -134,6 +144,38 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     });
   };
 
+  /** Walks the removal of a node, then brings the other nodes to what they are without it. */
+  const takeOut = async (run: Run, removal: Removal, round: number): Promise<void> => {
+    const { node } = removal;
+    try {
+      if (removal.member) await deps.onNode(node, 'applying', null);
+      const applyRest = async (signal: AbortSignal): Promise<RestResult> => {
+        const plan = await ready();
+        refuse(plan);
+        refuseDestruction(plan, []);
+        const walked = await walkPlan(run, round, plan, deps, signal);
+        return { actions: plan.view.actions.length, ...walked };
+      };
+      const result = await walkRemoval(run, round, removal, deps, applyRest, stop.signal);
+      const bad = result.failed[0]?.problem;
+      // Without roles it is ready already, and the failure is another's.
+      const member = (deps.node(node)?.roles.length ?? 0) > 0;
+      if (bad && member) await deps.onNode(node, 'failed', bad);
+      const state = bad ? 'failed' : 'done';
+      await journal.end(run.id, state, result);
+      await events.emit({
+        type: 'cloud.done',
+        severity: bad ? 'error' : 'info',
+        message: bad
+          ? `${node} is ${member ? 'not out of the cloud' : 'out of the cloud, but not all is well'}: ${bad.message}`
+          : `${node} is out of the cloud, and nothing of it is left: ${result.done} steps in ${Math.round(result.seconds)} s.`,
+        data: { runId: run.id, state },
+      });
+    } finally {
+      await removal.api.close();
+    }
+  };
+
   const refuse = (plan: ReadyPlan) => {
     const refused = plan.view.findings.filter(f => f.severity === 'refuse');
     if (refused.length > 0)
@@ -224,20 +266,37 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         ca,
       };
     },
-    async removeNode() {
-      return fail('not-allowed-now', 'Taking a node out of a running cloud is not built yet.');
+    async importImage(options) {
+      checkImport(options);
+      refuseBusy();
+      const run = await journal.begin(IMAGE_KIND, null, { name: options.name, profile: options.profile });
+      begin(run, async () => runImageImport(run, await ready(), options, deps, stop.signal));
+      return { runId: run.id };
+    },
+    async removeNode(name, { force }) {
+      refuseBusy();
+      const removal = await prepareRemoval({ node: name, force }, deps, await ready(), stop.signal);
+      const run = await (async () => {
+        refuseBusy();
+        return journal.begin(REMOVE_KIND, null, { node: name, force, hash: removal.hash });
+      })().catch(async error => {
+        await removal.api.close();
+        throw error;
+      });
+      begin(run, () => takeOut(run, removal, 1));
+      return { runId: run.id };
     },
     async resume() {
       const open = (await journal.list({ limit: 200 })).filter(
-        r => r.state === 'running' && (r.kind === APPLY_KIND || r.kind === VERIFY_KIND),
+        r => r.state === 'running' && [APPLY_KIND, VERIFY_KIND, REMOVE_KIND, IMAGE_KIND].includes(r.kind),
       );
       for (const run of open) {
-        if (run.kind === VERIFY_KIND) {
+        if (run.kind === VERIFY_KIND || run.kind === IMAGE_KIND) {
           await journal.end(run.id, 'aborted', null);
           await events.emit({
             type: 'cloud.done',
             severity: 'warn',
-            message: 'A verification was cut off by the end of the server; start it again.',
+            message: `${run.kind === VERIFY_KIND ? 'A verification' : 'The import of an image'} was cut off by the end of the server; start it again.`,
             data: { runId: run.id, state: 'aborted' },
           });
           continue;
@@ -252,10 +311,20 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
           await events.emit({
             type: 'cloud.resume',
             severity: 'warn',
-            message: 'The server was restarted while the cloud was laid down: it goes on where it stopped.',
+            message: `The server was restarted while ${run.kind === REMOVE_KIND ? 'a node was taken out of the cloud' : 'the cloud was laid down'}: it goes on where it stopped.`,
             data: { runId: run.id },
           });
           await settleOpenSteps(run, { targets }, deps, stop.signal);
+          if (run.kind === REMOVE_KIND) {
+            const { node, force } = run.input as RemovalInput;
+            const removal = await prepareRemoval({ node, force }, deps, await ready(), stop.signal, {
+              resumed: true,
+            }).catch(async error => {
+              if (error instanceof ProblemError) await deps.onNode(node, 'failed', error.problem);
+              throw error;
+            });
+            return takeOut(run, removal, round);
+          }
           const input = run.input as { nodes: readonly string[] | null; confirmed: readonly string[] };
           const plan = restrict(await ready(), input.nodes ?? undefined);
           refuse(plan);

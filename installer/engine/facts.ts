@@ -18,6 +18,7 @@ has openvswitch && echo '@module openvswitch'
 { has dm_mod || grep -q device-mapper /proc/misc; } && { [ ! -e /run/systemd/container ] || [ -e /dev/mapper/control ]; } && grep -q device-mapper /proc/devices && echo '@module deviceMapper'
 has iscsi_tcp && echo '@module iscsi'
 has 8021q && echo '@module vlan'
+df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\1/p'
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
 echo "@disks $(lsblk -J -b -d -o PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
@@ -100,6 +101,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
         mounted: (d.mountpoints ?? []).some(m => m !== null),
         signature: d.fstype ?? d.pttype,
       })),
+    ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),
     clockOffsetMs: Math.round(Number(one('time')) - (sentMs + receivedMs) / 2),
   };
 }

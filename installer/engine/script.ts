@@ -19,6 +19,8 @@ const sh = (text: string) => quote('sh', text);
 const GRACE_SECONDS = 30;
 const FILE_SECONDS = 60;
 const PACKAGE_SECONDS = 1800;
+/** Looks at the result of a command, half a second apart. */
+const SETTLE_TRIES = 20;
 /** Last lines of a unit's journal that a failure shows. */
 const JOURNAL_LINES = 12;
 
@@ -81,7 +83,8 @@ trap - EXIT
     }
     case 'unit': {
       const u = sh(r.unit);
-      if (a.verb === 'mask') return `systemctl stop --quiet ${u} 2>/dev/null || :\nsystemctl mask --quiet ${u}\n`;
+      if (a.verb === 'mask')
+        return `systemctl stop --quiet ${u} 2>/dev/null || :\nsystemctl mask --quiet ${u}\nsystemctl reset-failed ${u} 2>/dev/null || :\n`;
       const reload = `[ "$(systemctl show -p NeedDaemonReload --value -- ${u})" != yes ] || systemctl daemon-reload\n`;
       const own = r.watches.some(w => w.startsWith('/etc/systemd/')) ? 'systemctl daemon-reload\n' : reload;
       const enable = `case $(systemctl show -p UnitFileState --value -- ${u}) in masked|masked-runtime) systemctl unmask --quiet ${u};; esac
@@ -104,14 +107,22 @@ ${stamp}
     case 'command': {
       const env = Object.entries(r.env).map(([name, value]) => `${name}=${sh(value)}\nexport ${name}\n`);
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
-      const check =
-        r.check === null
-          ? ''
-          : `( ${r.check}\n) >/dev/null 2>&1 || { echo 'It was done, but its check still says that it is not.'; exit 1; }\n`;
+      const check = r.check === null ? '' : checkBody(r.check);
       return `${env.join('')}( set -eu\n${r.apply}\n)\n${check}${stamp}\n`;
     }
   }
 }
+
+/** What was done may take a moment to show; what does not show after that was not done. */
+const checkBody = (check: string): string => `n=0
+until ( ${check}
+) >/dev/null 2>&1; do
+  n=$((n + 1))
+  [ $n -lt ${SETTLE_TRIES} ] || { ( set -x; ${check}
+  ) 2>&1 | tail -n 6; echo 'It was done, but its check still says that it is not.'; exit 1; }
+  sleep 0.5
+done
+`;
 
 const waitReady = (
   u: string,

@@ -28,6 +28,8 @@ export interface NodeFacts {
     readonly mounted: boolean;
     readonly signature: string | null;
   }[];
+  /** Free space of the file system of /var. */
+  readonly freeMiB?: number;
   /** Node's clock minus ours at the time of the look, half the round trip taken off. */
   readonly clockOffsetMs: number;
 }

@@ -13,7 +13,9 @@ function short(value: unknown): string {
   return String(value);
 }
 
-const words = (name: string): string => name.replace(/[A-Z]/g, c => ` ${c.toLowerCase()}`);
+/** `memoryMiB` as `memory MiB`, `madeForTheRun` as `made for the run`. */
+const words = (name: string): string =>
+  name.replace(/(?<=[a-z])(MiB|GiB|[A-Z])/g, c => ` ${c.length > 1 ? c : c.toLowerCase()}`);
 
 /** How the time compares with what is expected; said only where it is out of proportion. */
 function pace(step: StepReport): string {

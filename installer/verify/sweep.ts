@@ -424,7 +424,8 @@ export async function sweep(
   const words = new Map<string, string>();
   let left: Found[] = [];
   let trouble: string | undefined;
-  for (;;) {
+  // Most deletions are done when they are answered; those of servers and volumes take their time.
+  for (let waitMs = Math.min(200, scope.pollMs); ; waitMs = Math.min(scope.pollMs, waitMs * 2)) {
     try {
       left = (await Promise.all(kinds.map(kind => listOf(scope, kind, signal)))).flat().filter(only);
       trouble = undefined;
@@ -452,7 +453,7 @@ export async function sweep(
       }
     }
     if (signal.aborted) break;
-    await sleep(scope.pollMs, signal);
+    await sleep(waitMs, signal);
   }
   return [...titles(left, words), ...(trouble ? [trouble] : [])];
 }

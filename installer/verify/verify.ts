@@ -89,7 +89,11 @@ async function sweepAll(scope: Scope, factor: number): Promise<string[]> {
   const said: string[] = [];
   const signal = () => AbortSignal.timeout(SWEEP_MS * factor);
   // Fills the scope: what projects and users own is found by their ids.
-  await findLeftovers(scope, signal()).catch(error => said.push(asProblem(error, 'cloud-api-failed').message));
+  try {
+    if ((await findLeftovers(scope, signal())).length === 0) return [];
+  } catch (error) {
+    said.push(asProblem(error, 'cloud-api-failed').message);
+  }
   for (const kinds of SWEEP_ORDER) said.push(...(await sweep(scope, kinds, signal())));
   try {
     const left = await findLeftovers(scope, signal());

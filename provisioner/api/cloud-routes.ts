@@ -111,6 +111,20 @@ export function addCloudRoutes(api: Api, services: ApiServices): void {
     async () => cloud().credentials(),
   );
   api.post(
+    '/cloud/images',
+    {
+      // It reads files of the server's machine, as root.
+      config: { socketOnly: true },
+      schema: {
+        tags: ['cloud'],
+        summary: 'Import an image into the cloud; answers as soon as the run is recorded',
+        body: C.ImageImportSchema,
+        response: answers(202, C.RunIdSchema, 'The run; its result is the image'),
+      },
+    },
+    async (request, reply) => reply.code(202).send(await cloud().importImage(request.body)),
+  );
+  api.post(
     '/cloud/nodes/:node/remove',
     {
       schema: {

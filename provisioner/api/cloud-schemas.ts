@@ -1,5 +1,6 @@
 /** The shapes of `/cloud`: what `core/cloud-service.ts` says in types, for OpenAPI. */
 import { Type } from 'typebox';
+import { IMAGE_PROFILES, IMAGE_VISIBILITIES } from '../core/cloud-images.js';
 import { NodeSchema } from '../site/schema.js';
 import { ProblemSchema, Selector } from './schemas.js';
 
@@ -93,6 +94,55 @@ export const VerifySchema = Type.Object(
 
 export const RemovalSchema = Type.Object(
   { force: Type.Boolean({ default: false, description: 'Although that costs data or virtual machines.' }) },
+  closed,
+);
+
+const sha256 = Type.Optional(
+  Type.String({
+    pattern: '^[0-9a-fA-F]{64}$',
+    expects: '64 hexadecimal digits',
+    description: 'SHA-256 of the file; needed for http://.',
+  }),
+);
+const ImageSource = Type.Union(
+  [
+    Type.Object({ file: Type.String({ minLength: 1, maxLength: 4096 }), sha256 }, closed),
+    Type.Object({ url: Type.String({ minLength: 1, maxLength: 4096 }), sha256 }, closed),
+  ],
+  { description: 'A path on the server’s machine, or an address.' },
+);
+export const ImageImportSchema = Type.Object(
+  {
+    name: Type.String({
+      pattern: '^[\\w][\\w .+:()-]{0,199}$',
+      expects: 'a name of letters, digits, blanks and ._+:()-',
+      examples: ['debian-12'],
+    }),
+    profile: Type.Enum([...IMAGE_PROFILES], { default: 'plain' }),
+    source: ImageSource,
+    kernel: Type.Optional(ImageSource),
+    ramdisk: Type.Optional(ImageSource),
+    driverIso: Type.Optional(ImageSource),
+    visibility: Type.Optional(Type.Enum([...IMAGE_VISIBILITIES], { description: 'Glance’s default when left out.' })),
+    minDiskGiB: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_536 })),
+    minMemoryMiB: Type.Optional(Type.Integer({ minimum: 0, maximum: 16_777_216 })),
+    firmware: Type.Optional(Type.Enum(['bios', 'uefi'])),
+    tpm: Type.Optional(Type.Boolean({ description: 'A TPM 2.0 and Secure Boot, for Windows 11.' })),
+    guestAgent: Type.Optional(Type.Boolean({ description: 'The image runs qemu-guest-agent.' })),
+    commandLine: Type.Optional(Type.String({ maxLength: 500, description: 'Added to the kernel’s, of an ami.' })),
+    properties: Type.Optional(
+      Type.Record(Type.String({ maxLength: 100 }), Type.String({ maxLength: 255 }), {
+        maxProperties: 100,
+        description: 'Image properties beside or instead of the profile’s.',
+      }),
+    ),
+    allowHosts: Type.Optional(
+      Type.Array(Type.String({ minLength: 1, maxLength: 255 }), {
+        maxItems: 20,
+        description: 'Hosts and CIDRs of own networks that may be fetched from.',
+      }),
+    ),
+  },
   closed,
 );
 

@@ -7,6 +7,7 @@ import type { Log } from '../core/log.js';
 import { asProblem, fail, PROBLEMS, type Problem, ProblemError, problem } from '../core/problem.js';
 import type { BootTrace } from '../core/trace.js';
 import type { ImageFile, ImageManifest, ImageStore } from '../image/types.js';
+import type { PackageRoute } from '../packages/types.js';
 import { createCallHomeReader, INSTALLED_BODY_MAX_BYTES, RAM_BODY_MAX_BYTES } from './call-home.js';
 import { createGate } from './gate.js';
 import { canonicalMac, readIdentity } from './identity.js';
@@ -63,6 +64,8 @@ export interface BootPlaneOptions {
   readonly trace: BootTrace;
   /** Serial console of the nodes, as the kernel takes it: `ttyS0,115200`; '' for none. */
   readonly console: string;
+  /** Packages for nodes; without it there is nothing below /packages. */
+  readonly packages?: PackageRoute;
   readonly limits?: Partial<BootPlaneLimits>;
 }
 
@@ -306,6 +309,23 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
     });
   };
 
+  const packages = async (request: IncomingMessage, response: ServerResponse, segments: readonly string[]) => {
+    const route =
+      options.packages ?? fail('route-unknown', 'Packages are not served here: cloud.packages is not proxy.');
+    const address = remoteOf(request);
+    // While it waits for an archive, or for its turn, a client is silent.
+    request.socket.setTimeout(0);
+    try {
+      const enter = () => streams.enter(address, goneSignal(response));
+      await route.answer(request, response, segments, { enter, reads, stallMs: limits.stallMs });
+    } catch (error) {
+      if (!response.headersSent) throw error;
+      const message = `${segments.join('/').slice(0, 200)} ended early: ${asProblem(error).message}`;
+      log.warn({ address }, message);
+      traceAddress(address, 'http', message);
+    }
+  };
+
   const post = async (request: IncomingMessage, response: ServerResponse, kind: 'ram' | 'installed') => {
     const address = remoteOf(request);
     const token = /^Bearer ([A-Za-z0-9._~+/=-]{8,256})$/.exec(request.headers.authorization ?? '')?.[1];
@@ -341,6 +361,7 @@ export async function startBootPlane(options: BootPlaneOptions): Promise<BootPla
     const query = new URLSearchParams(search);
     const [, first, second, third, ...rest] = path.split('/').map(decodeSegment);
     const read = request.method === 'GET' || request.method === 'HEAD';
+    if (read && first === 'packages') return packages(request, response, path.split('/').slice(2).map(decodeSegment));
     if (rest.length === 0) {
       if (read && path === '/boot.ipxe') return bootScript(request, response, query);
       if (read && path === '/milestone') return milestone(request, response, query);

@@ -2,11 +2,15 @@
  * Streams a part of a file into a response: two buffers per stream, one filled while the other is on its way, so that
  * memory is bounded by the number of streams and nothing is left to the garbage collector.
  */
-import type { FileHandle } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 
 /** Measured over loopback: larger chunks are not faster, and cost memory per stream. */
 const CHUNK_BYTES = 256 * 1024;
+
+/** What is sent: a file, or one that is still coming in and lets a read wait. */
+export interface Source {
+  read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
+}
 
 /** Runs one thing at a time per slot; the others wait in order. */
 export interface Slots {
@@ -51,7 +55,7 @@ export class StreamEnded extends Error {
  * @throws StreamEnded when the client went away or stalled, or the file is shorter than it was
  */
 export async function sendFile(
-  file: FileHandle,
+  file: Source,
   start: number,
   end: number,
   response: ServerResponse,

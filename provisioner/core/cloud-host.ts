@@ -17,6 +17,8 @@ export interface HandedNode {
   /** How its installed system is reached; null with the reason while it has none. */
   readonly target: SshTarget | null;
   readonly unreachableBecause: string | null;
+  /** Where the site file sets its roles, for refusals: `site.yaml, line 14`; null: operators set them. */
+  readonly rolesSetIn: string | null;
 }
 
 export interface CloudHost {
@@ -25,6 +27,10 @@ export interface CloudHost {
   readonly settings: CloudSettings;
   readonly dataDir: string;
   readonly nodes: () => readonly HandedNode[];
+  /** A node by its name, whether it has roles or not. */
+  readonly node: (name: string) => HandedNode | null;
+  /** Gives a node these roles and no other. @throws ProblemError site-owns */
+  readonly setRoles: (name: string, roles: readonly string[]) => Promise<void>;
   /** A node is worked on, is done, or failed with its first problem. */
   readonly onNode: (name: string, state: 'applying' | 'ready' | 'failed', problem: Problem | null) => Promise<void>;
   readonly executor: Executor;
@@ -46,8 +52,23 @@ export interface RunningCloud extends CloudService {
   close(): Promise<void>;
 }
 
+/** Where packages of a release come from. */
+export interface ReleaseArchives {
+  /** Name of the distribution’s data file. */
+  readonly distribution: string;
+  /** Beside those of the distribution. */
+  readonly archives: readonly {
+    readonly uri: string;
+    readonly suites: readonly string[];
+    readonly components: readonly string[];
+    readonly keyring: { readonly file: string; readonly package: string };
+  }[];
+}
+
 export interface CloudHalf {
   /** @throws ProblemError when the site's cloud cannot be had, e.g. an unknown release */
   start(host: CloudHost): RunningCloud;
+  /** Null for an unknown release. */
+  archivesOf(release: string): ReleaseArchives | null;
   readonly catalogue: CatalogueView;
 }

@@ -5,6 +5,7 @@
  * Long work is a run of the journal (`GET /runs/RUN`): the method answers as soon as the run is recorded. How it goes on
  * is told by the event feed, with the shapes of `CloudEventData`; what came of it is the run's `result`.
  */
+import type { ImageImportOptions } from './cloud-images.js';
 import type { Problem } from './problem.js';
 
 export type ActionKind = 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
@@ -178,6 +179,11 @@ export interface CloudService {
   /** @throws ProblemError not-allowed-now before the cloud was laid down */
   credentials(): Promise<CloudCredentials>;
   /**
+   * Begins to import an image into Glance; the run's result is an `ImportedImage`.
+   * @throws ProblemError request-invalid, cloud-busy
+   */
+  importImage(options: ImageImportOptions): Promise<{ runId: string }>;
+  /**
    * Drains a node and takes every record of it out of the cloud; its packages stay. Without `force` it is refused where
    * that would cost data or virtual machines that cannot be moved.
    * @param name of the node
@@ -216,6 +222,8 @@ export interface CloudEventData {
     readonly seconds: number | null;
     readonly message: string | null;
   };
+  /** An import of an image goes on. */
+  'cloud.image': { readonly runId: string; readonly name: string; readonly step: string };
   /** The run is over; its result is in the journal. */
   'cloud.done': { readonly runId: string; readonly state: 'done' | 'failed' | 'aborted' };
 }

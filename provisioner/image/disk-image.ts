@@ -8,7 +8,7 @@
  */
 import { open, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { patchGrubBios } from './grub-bios.js';
+import { patchGrubBios } from '../core/grub-bios.js';
 import { type RunOptions, runLogged } from './mmdebstrap.js';
 
 const MIB = 1024 * 1024;

@@ -201,7 +201,7 @@ export async function checkKeyring(distribution: Distribution): Promise<void> {
 }
 
 /** apt's own HTTP proxy; by environment, because mmdebstrap writes apt options into the tree. */
-async function aptProxy(): Promise<string | null> {
+export async function aptProxy(): Promise<string | null> {
   return new Promise(resolve => {
     execFile('apt-config', ['dump', '--format', '%v%n', 'Acquire::http::Proxy'], (error, stdout) => {
       const value = error ? '' : stdout.trim();

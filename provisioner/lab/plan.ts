@@ -32,6 +32,9 @@ export function checkLabName(name: string): string {
 export const netnsOf = (name: string) => `hal-${checkLabName(name)}`;
 export const runDirOf = (name: string) => join(LAB_RUN_ROOT, checkLabName(name));
 
+/** Where a server in the lab gets packages from. */
+export const uplinkSocket = (lab: Pick<Lab, 'runDir'>) => join(lab.runDir, 'uplink.sock');
+
 /** A UUID of version 8 (RFC 9562) that is the same for the same lab and node. */
 export function stableUuid(lab: string, node: string): string {
   const h = createHash('sha256').update(`halligan-lab\0${lab}\0${node}`).digest();

@@ -1,5 +1,6 @@
 /** The site file of a lab. */
 import { stringify } from 'yaml';
+import { uplinkSocket } from './plan.js';
 import type { Lab } from './types.js';
 
 /** The text of a `site.yaml` that serves this lab from inside its namespace. */
@@ -17,6 +18,7 @@ export function labSite(lab: Lab): string {
         pool: { from: '10.99.0.100', to: '10.99.0.149' },
       },
     ],
+    packages: { uplink: `unix:${uplinkSocket(lab)}` },
     install: { login: 'ubuntu', ssh_keys: [...lab.sshKeys] },
     ...(lab.siteNodes && lab.nodes.length > 0
       ? {

@@ -75,11 +75,12 @@ function need(programs: readonly string[]): void {
   }
 }
 
-/** The compiled agent: beside this module, or in dist/ when this module runs from its source. */
-function agentFile(): string {
+/** A compiled program of the lab: beside this module, or in dist/ when this module runs from its source. */
+function programFile(name: 'agent' | 'uplink'): string {
   const here = dirname(fileURLToPath(import.meta.url));
-  const found = [join(here, 'agent.js'), resolvePath(here, '../../dist/provisioner/lab/agent.js')].find(existsSync);
-  return found ?? fail('lab-failed', 'The lab’s agent is not compiled.', { hint: 'Run `npm run build` first.' });
+  const file = `${name}.js`;
+  const found = [join(here, file), resolvePath(here, '../../dist/provisioner/lab', file)].find(existsSync);
+  return found ?? fail('lab-failed', `The lab’s ${name} is not compiled.`, { hint: 'Run `npm run build` first.' });
 }
 
 /** One command to the agent of a running lab. Throws ProblemError lab-failed. */
@@ -192,8 +193,9 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
     if (lab.nodes.some(node => node.bmc.driver === 'redfish')) {
       lab = { ...lab, tlsFingerprint: await makeCertificate(lab) };
     }
+    await startProgram(lab, 'uplink', store);
     if (kind === 'container') lab = { ...lab, hosts: await startHosts(lab, spec) };
-    else await startAgent(lab, store);
+    else await startProgram(lab, 'agent', store);
     store();
     writeFileSync(join(dir, 'site.yaml'), labSite(lab));
     linkConsoles(lab);
@@ -225,15 +227,20 @@ function linkConsoles(lab: Lab): void {
   }
 }
 
-async function startAgent(lab: Lab, store: () => void): Promise<void> {
+/** The agent lives inside of the lab's network, the uplink outside; both say by NAME.json that they are ready. */
+async function startProgram(lab: Lab, name: 'agent' | 'uplink', store: () => void): Promise<void> {
   store();
-  const log = openSync(join(lab.dir, 'agent.log'), 'a', 0o600);
+  const logFile = join(lab.dir, `${name}.log`);
+  const log = openSync(logFile, 'a', 0o600);
+  const argv = [process.execPath, programFile(name), join(lab.runDir, 'lab.json')] as const;
   try {
-    const child = spawn(
-      'ip',
-      ['netns', 'exec', lab.netns, process.execPath, agentFile(), join(lab.runDir, 'lab.json')],
-      { detached: true, stdio: ['ignore', log, log], env: { ...process.env, [LAB_MARK]: lab.name }, cwd: '/' },
-    );
+    const [program, ...args] = name === 'agent' ? (['ip', 'netns', 'exec', lab.netns, ...argv] as const) : argv;
+    const child = spawn(program, args, {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: { ...process.env, [LAB_MARK]: lab.name },
+      cwd: '/',
+    });
     let exited = false;
     child.once('error', () => {
       exited = true;
@@ -243,14 +250,14 @@ async function startAgent(lab: Lab, store: () => void): Promise<void> {
     });
     child.unref();
     for (let i = 0; i < 400 && !exited; i++) {
-      if (existsSync(join(lab.runDir, 'agent.json'))) return;
+      if (existsSync(join(lab.runDir, `${name}.json`))) return;
       await sleep(50);
     }
   } finally {
     closeSync(log);
   }
-  const tail = readFileSync(join(lab.dir, 'agent.log'), 'utf8').trim().split('\n').slice(-3).join(' | ');
-  fail('lab-failed', `The agent of lab "${lab.name}" did not start: ${tail || 'it said nothing'}`);
+  const tail = readFileSync(logFile, 'utf8').trim().split('\n').slice(-3).join(' | ');
+  fail('lab-failed', `The ${name} of lab "${lab.name}" did not start: ${tail || 'it said nothing'}`);
 }
 
 function readLab(path: string): Lab | null {
@@ -275,8 +282,9 @@ export async function labStatus(where: { name: string; dir?: string }): Promise<
   const none = { name: where.name, running: false, lab, nodes: [], hosts: [] };
   if (!lab) return { ...none, reason: `There is no lab "${where.name}".` };
   if (lab.kind === 'container') {
-    const running = leftovers(where.name).length > 0;
     const hosts = lab.hosts.map(host => ({ name: host.name, power: hostPower(lab, host.name) }));
+    // The uplink alone is no lab.
+    const running = hosts.some(host => host.power === 'on');
     return { ...none, running, reason: running ? null : 'No host runs.', hosts };
   }
   try {
@@ -325,7 +333,7 @@ function leftovers(name: string, inNamespaces = namespaces(name)): ProcessId[] {
 }
 
 /** Files that labUp makes in `dir`; others there are not ours. */
-const OWN_FILES = ['nodes', 'lab.json', 'site.yaml', 'agent.log', 'bmc-password', 'bmc.crt', 'bmc.key'];
+const OWN_FILES = ['nodes', 'lab.json', 'site.yaml', 'agent.log', 'uplink.log', 'bmc-password', 'bmc.crt', 'bmc.key'];
 
 export interface LabDownResult {
   readonly processes: number;

@@ -28,7 +28,11 @@ export function archivesOf(input: {
 }): Archive[] {
   const { distribution, extra, machine, mirror } = input;
   // Nodes that are sent to a mirror because they reach nothing else do not reach what this machine uses either.
-  const found = resolveSources(distribution, mirror === undefined ? machine : [], mirror === undefined ? {} : { mirror });
+  const found = resolveSources(
+    distribution,
+    mirror === undefined ? machine : [],
+    mirror === undefined ? {} : { mirror },
+  );
   const beside = extra.map(archive => {
     const own = machine.find(s => archive.suites.every(suite => s.suites.includes(suite)));
     return { ...archive, uri: own?.uri ?? archive.uri, keyring: archive.keyring.file };

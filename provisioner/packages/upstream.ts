@@ -113,16 +113,18 @@ export function openUpstream(way: Way, given: Partial<UpstreamTimeouts> = {}): U
           body.on('error', () => {}).destroy();
           fail('package-source-failed', `${url.host} answered with the coding ${coding}, which was not asked for.`);
         }
-        if (status === 200 || status === 304 || status === 404 || status === 410) {
+        // A refusal of an uplink is no word of the archive.
+        const missing = (status === 404 || status === 410) && header('content-type') !== PROBLEM_TYPE;
+        if (status === 200 || status === 304 || missing) {
           const length = header('content-length');
           const bytes = length !== null && /^\d{1,15}$/.test(length) ? Number(length) : null;
           // Neither length nor chunks: nobody could tell a whole answer from a piece of it.
-          if (status === 200 && bytes === null && header('transfer-encoding') === null) {
+          if (status === 200 && bytes === null && header('transfer-encoding') === null && asked.method !== 'HEAD') {
             body.on('error', () => {}).destroy();
             fail('package-source-failed', `${url.host} does not say how long its answer is.`);
           }
           return {
-            status: status === 410 ? 404 : status,
+            status: missing ? 404 : (status as 200 | 304),
             bytes,
             modifiedMs: dateOf(header('last-modified')) ?? dateOf(header('date')),
             type: header('content-type'),
@@ -140,7 +142,9 @@ export function openUpstream(way: Way, given: Partial<UpstreamTimeouts> = {}): U
   };
 }
 
-const HINT = 'Check the apt sources, the proxy and the network of the server’s machine; `apt-get update` there shows it.';
+const PROBLEM_TYPE = 'application/problem+json';
+const HINT =
+  'Check the apt sources, the proxy and the network of the server’s machine; `apt-get update` there shows it.';
 const ended = (sentence: string) => (/[.!?]$/.test(sentence) ? sentence : `${sentence}.`);
 
 /** Whole seconds since 1970 in milliseconds, as headers have them. */
@@ -152,7 +156,7 @@ function dateOf(text: string | null): number | null {
 /** The message of a problem in JSON, as our own uplink answers. */
 async function reason(body: Readable, type: string | null): Promise<string | null> {
   body.on('error', () => {});
-  if (type !== 'application/problem+json') {
+  if (type !== PROBLEM_TYPE) {
     body.destroy();
     return null;
   }

@@ -283,4 +283,19 @@ export const CloudSchema = object(
   'The cloud that is laid down on nodes with roles; `cloud: {}` takes every default. Without this part there is none.',
 );
 
+export const PackagesSchema = group(
+  {
+    uplink: Type.Optional(
+      Type.String({
+        pattern: '^unix:/[^\\0\\s]{1,106}$',
+        expects: 'unix: and the absolute path of a socket',
+        examples: ['unix:/run/halligan-lab/lab/uplink.sock'],
+        description:
+          'Socket of a program that fetches from archives for a server without a way to them, such as one in a virtual lab. When left out: directly, or through the proxy of this machine’s apt.',
+      }),
+    ),
+  },
+  'How this server gets the packages that it hands to nodes (`cloud.packages: proxy`).',
+);
+
 export type CloudConfig = Static<typeof CloudSchema>;

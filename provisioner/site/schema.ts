@@ -7,7 +7,7 @@
  */
 import { type Static, Type } from 'typebox';
 import { ROLE_NAMES } from '../core/cloud-settings.js';
-import { CloudSchema, RoleName } from './cloud-schema.js';
+import { CloudSchema, PackagesSchema, RoleName } from './cloud-schema.js';
 import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
 
 export const NetworkSchema = object(
@@ -435,9 +435,16 @@ export const SiteSchema = object(
       {
         ssh_sessions: Type.Integer({ minimum: 1, maximum: 256, default: 24, description: 'SSH connections at once.' }),
         installs: Type.Integer({ minimum: 1, maximum: 1000, default: 32, description: 'Nodes that install at once.' }),
+        package_cache_gib: Type.Integer({
+          minimum: 1,
+          maximum: 10_000,
+          default: 20,
+          description: 'Packages kept for nodes in `data_dir`; what was used least recently goes.',
+        }),
       },
-      'Bounds of what runs at once.',
+      'Bounds of what runs at once and of what is kept.',
     ),
+    packages: PackagesSchema,
     cloud: Type.Optional(CloudSchema),
     nodes: Type.Array(NodeSchema, {
       maxItems: 10_000,

@@ -158,7 +158,11 @@ function build(ctx: ServiceContext): readonly Resource[] {
     // Each starts for itself: most of a start is Python that reads itself in.
     ...branch(
       'conductor',
-      daemon(ctx, 'conductor', 'nova-conductor', { interrupts: 'Requests about servers wait for some seconds.' }),
+      daemon(ctx, 'conductor', 'nova-conductor', {
+        interrupts: 'Requests about servers wait for some seconds.',
+        // A hypervisor talks to it first of all.
+        provides: ['compute-control:ready'],
+      }),
     ),
     ...branch(
       'api',

@@ -6,7 +6,13 @@ import type { NodeFacts } from '../../installer/model/cloud.js';
 import { packagesOfRoles } from '../../installer/model/packages.js';
 import { loadRelease } from '../../installer/model/releases.js';
 import { systemClock as clock } from '../../provisioner/core/clock.js';
-import type { ApplyResult, PlanView, VerifyReport } from '../../provisioner/core/cloud-service.js';
+import {
+  type ApplyResult,
+  asApplyResult,
+  asVerifyReport,
+  type PlanView,
+  type VerifyReport,
+} from '../../provisioner/core/cloud-service.js';
 import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import type { FeedEvent } from '../../provisioner/core/events.js';
 import type { Run } from '../../provisioner/core/journal.js';
@@ -141,7 +147,7 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
   const waitFor = async (runId: string, seconds: number): Promise<Run> => {
     const end = Date.now() + seconds * 1000;
     for (;;) {
-      const run = await client.get<Run>(`/runs/${runId}`);
+      const { run } = await client.get<{ run: Run }>(`/runs/${runId}`);
       if (run.state !== 'running') return run;
       if (Date.now() > end)
         throw new Error(
@@ -162,11 +168,16 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
     async apply(options = {}) {
       const { runId } = await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options });
       const run = await waitFor(runId, 1500);
-      return { run, result: run.result as ApplyResult };
+      const result = asApplyResult(run.result);
+      if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
+      return { run, result };
     },
     async verify(options = {}) {
       const { runId } = await client.post<{ runId: string }>('/cloud/verify', options);
-      return (await waitFor(runId, 1500)).result as VerifyReport;
+      const run = await waitFor(runId, 1500);
+      const report = asVerifyReport(run.result);
+      if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
+      return report;
     },
     async adopt(name, roles) {
       const host = lab.host(name);

@@ -42,7 +42,8 @@ const site = (networks: Network[]): Site => ({
   discovery: { unknown: 'inspect' },
   install: { login: 'ops', ssh_keys: [] },
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
-  limits: { ssh_sessions: 24, installs: 32 },
+  limits: { ssh_sessions: 24, installs: 32, package_cache_gib: 1 },
+  packages: {},
   nodes: [],
 });
 

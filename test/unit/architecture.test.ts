@@ -79,7 +79,7 @@ function hits(pattern: RegExp, allowed: (path: string) => boolean = () => false,
 }
 
 /** The composition root, the command line, and programs that run as processes of their own: they read flags and end. */
-const EDGES = ['provisioner/main.ts', 'provisioner/lab/agent.ts', 'bench/main.ts'];
+const EDGES = ['provisioner/main.ts', 'provisioner/lab/agent.ts', 'provisioner/lab/uplink.ts', 'bench/main.ts'];
 const isEdge = (path: string) => EDGES.includes(path) || path.startsWith('provisioner/cli/');
 
 /** Files that hand (a part of) our environment on to a program they start; they decide nothing by it. */

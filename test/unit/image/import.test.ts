@@ -6,8 +6,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { checkHost, checkUrl, forbiddenAddress } from '../../../provisioner/image/fetch.js';
-import { checkQcow2, GPT_TYPE, sniffFormat } from '../../../provisioner/image/formats.js';
+import { checkHost, checkUrl, forbiddenAddress } from '../../../provisioner/core/fetch.js';
+import { checkQcow2, GPT_TYPE, sniffFormat } from '../../../provisioner/core/image-format.js';
 import { type ImportOptions, importImage } from '../../../provisioner/image/import.js';
 
 const MIB = 2 ** 20;

@@ -181,7 +181,7 @@ describe('a server that was killed', () => {
 
 describe('an installation that waits for its turn', () => {
   it('is not overdue because others take long', async () => {
-    await claimed({ site: { limits: { ssh_sessions: 8, installs: 1 } } });
+    await claimed({ site: { limits: { ssh_sessions: 8, installs: 1, package_cache_gib: 1 } } });
     await world.bootRam('boot-1', MACS[1]);
     const second = world.nodes.byMac(MACS[1]!)!.id;
     await until('available', () => world.nodes.byId(second)!.state === 'available');

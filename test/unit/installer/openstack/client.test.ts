@@ -7,6 +7,7 @@ import {
 import { apiMessage } from '../../../../installer/openstack/errors.js';
 import { lookupWith } from '../../../../installer/openstack/http.js';
 import { apiRoot } from '../../../../installer/openstack/services.js';
+import { issue, makeCa } from '../../../../installer/pki/certificate.js';
 import { systemClock } from '../../../../provisioner/core/clock.js';
 import { ProblemError } from '../../../../provisioner/core/problem.js';
 import { ADMIN_PASSWORD, busy, type FakeCloud, type FakeOptions, startFakeCloud, torn } from './fake-cloud.js';
@@ -180,7 +181,7 @@ describe('a request', () => {
     expect(cloud.mostAtOnce).toBeGreaterThan(4);
   });
 
-  it('does not take a token over plain HTTP when Keystone speaks HTTPS', async () => {
+  it('needs an address that is one', () => {
     expect(() =>
       createOpenStackClient({
         authUrl: 'ftp://keystone',
@@ -190,6 +191,34 @@ describe('a request', () => {
         endpointInterface: 'public',
       }),
     ).toThrow(/is no address of a Keystone/);
+  });
+});
+
+describe('TLS', () => {
+  const ca = makeCa({ siteName: 'test', nowMs: Date.now() });
+  const pair = issue(ca, 'ctl', { names: ['ctl'], addresses: ['127.0.0.1'] }, Date.now());
+  const tls = { cert: pair.certificate, key: pair.key };
+
+  it('is verified with the CA of the site', async () => {
+    const { client } = await start({ tls }, { caPem: ca.certificate });
+    expect((await client.request('identity', 'GET', '/projects')).status).toBe(200);
+  });
+
+  it('with a certificate of anybody else is refused, without a second try, before the password leaves', async () => {
+    const { cloud, client } = await start(
+      { tls },
+      { caPem: makeCa({ siteName: 'other', nowMs: Date.now() }).certificate },
+    );
+    const found = await problemOf(client.request('identity', 'GET', '/projects'));
+    expect(found).toMatchObject({ code: 'cloud-unreachable', retry: false });
+    expect(found.message).toContain('has a certificate that is not trusted here');
+    expect(cloud.requests).toEqual([]);
+  });
+
+  it('of Keystone keeps the token from a service that is registered without', async () => {
+    const { client } = await start({ tls, plainCatalogue: true }, { caPem: ca.certificate });
+    const found = await problemOf(client.request('compute', 'GET', '/os-services'));
+    expect(found).toMatchObject({ code: 'cloud-service-missing', message: expect.stringContaining('in clear') });
   });
 });
 

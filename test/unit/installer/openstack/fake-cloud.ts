@@ -1,6 +1,7 @@
 /** A cloud that lives in memory: as much of the APIs as we use, over real HTTP, with the ways in which real ones misbehave. */
 import { createHash, randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 
@@ -79,6 +80,9 @@ export interface FakeOptions {
   readonly hosts?: readonly string[];
   readonly without?: readonly string[];
   readonly tokenSeconds?: number;
+  readonly tls?: { readonly key: string; readonly cert: string };
+  /** The catalogue says http:// where Keystone is https://. */
+  readonly plainCatalogue?: boolean;
 }
 
 export const fakeHostKey = (): string =>
@@ -160,11 +164,12 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
     close: async () => {},
   };
 
-  const http = createServer((request, response) => {
+  const listener = (request: IncomingMessage, response: ServerResponse) => {
     void handle(request, response).catch((error: Error) => {
       response.writeHead(500).end(JSON.stringify({ error: { message: `fake: ${error.stack}` } }));
     });
-  });
+  };
+  const http = options.tls ? createTlsServer(options.tls, listener) : createServer(listener);
 
   // RFC 6455: one binary frame with the banner.
   http.on('upgrade', (request, socket) => {
@@ -776,8 +781,8 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
   await new Promise<void>(resolve => http.listen(0, '127.0.0.1', resolve));
   const { port } = http.address() as AddressInfo;
   Object.assign(cloud, {
-    url: `http://127.0.0.1:${port}`,
-    authUrl: `http://127.0.0.1:${port}/identity/v3`,
+    url: `${options.tls && !options.plainCatalogue ? 'https' : 'http'}://127.0.0.1:${port}`,
+    authUrl: `${options.tls ? 'https' : 'http'}://127.0.0.1:${port}/identity/v3`,
     close: () =>
       new Promise<void>(resolve => {
         http.close(() => resolve());

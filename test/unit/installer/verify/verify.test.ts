@@ -99,7 +99,7 @@ describe('the steps', () => {
 });
 
 describe('a proof', () => {
-  it('of a cloud that works is green, and leaves nothing', async () => {
+  it('of a cloud that works is green, leaves nothing, and tells no secret', async () => {
     const rig = await start();
     const report = await prove(rig);
     expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([]);
@@ -111,13 +111,8 @@ describe('a proof', () => {
     expect(step(report, 'live-migrate').detail).toMatchObject({ from: 'cmp1', to: 'cmp2' });
     expect(step(report, 'dashboard').detail).toMatchObject({ title: 'Instance Overview - OpenStack Dashboard' });
     expectNothingLeft(rig.cloud);
-    expect(renderReport(report)).toContain('The cloud is proved: ');
-  });
-
-  it('holds no secret in its report', async () => {
-    const rig = await start();
-    const report = await prove(rig);
     const text = JSON.stringify(report) + renderReport(report);
+    expect(text).toContain('The cloud is proved: ');
     for (const secret of [ADMIN_PASSWORD, 'console-token', 'secret-of-s3', 'PRIVATE KEY', 't:u-admin'])
       expect(text).not.toContain(secret);
   });

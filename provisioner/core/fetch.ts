@@ -9,7 +9,7 @@ import { open } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { Agent, request } from 'undici';
-import { fail, ProblemError } from '../core/problem.js';
+import { fail, ProblemError } from './problem.js';
 
 export interface FetchOptions {
   /** Host names and CIDRs that may be private: a mirror in the own network. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BOOT_CODE_BYTES, patchGrubBios } from '../../../provisioner/image/grub-bios.js';
+import { BOOT_CODE_BYTES, patchGrubBios } from '../../../provisioner/core/grub-bios.js';
 
 const boot = (): Buffer => {
   const sector = Buffer.alloc(512, 0xeb);

@@ -3,7 +3,7 @@
  * machine as its contents (CVE-2024-32498, CVE-2024-44082). Layouts: QEMU's docs/interop/qcow2.txt, UEFI 2.10 5.3 (GPT).
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { fail } from '../core/problem.js';
+import { fail } from './problem.js';
 
 export type DiskFormat = 'raw' | 'zstd' | 'qcow2';
 
