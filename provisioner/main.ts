@@ -3,6 +3,9 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
+import { stringify } from 'yaml';
+import { machineFacts, packagesOfRoles } from '../installer/model/packages.js';
+import { loadRelease, releaseNames, unknownRelease } from '../installer/model/releases.js';
 import { createCloudHalf } from '../installer/start.js';
 import { catalogue } from '../roles/catalogue.js';
 import { runCli } from './cli/cli.js';
@@ -10,14 +13,18 @@ import { socketClient } from './cli/client.js';
 import type { LabReport } from './cli/deps.js';
 import { backup, DATABASE_FILE, restore } from './core/backup.js';
 import { systemClock as clock } from './core/clock.js';
+import type { CloudSettings } from './core/cloud-settings.js';
 import { packageRoot } from './core/distributions/load.js';
 import { lockDatabase } from './core/lock.js';
 import { fail } from './core/problem.js';
 import { operatorKey, runDemo } from './demo/run.js';
+import { buildOsImage } from './image/os.js';
 import { createImageStore } from './image/store.js';
 import { buildImage, importImage } from './images.js';
 import { type Lab, labCpuSeconds, labDown, labStatus, labUp } from './lab/index.js';
 import { startServer } from './serve.js';
+import { cloudSettings } from './site/cloud.js';
+import { loadSiteOrThrow } from './site/load.js';
 
 // Everything that we make is for the owner alone (threat T20).
 process.umask(0o077);
@@ -29,6 +36,18 @@ const stop = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort());
 const credentials = env['CREDENTIALS_DIRECTORY'];
 const labDirOf = (name: string) => join('/var/lib/halligan/lab', name);
+
+/** What a cloud is like when no site file says it: volumes on LVM, and objects. */
+function usualCloud(): CloudSettings {
+  const devices = [{ path: '/dev/sdb' }];
+  const text = stringify({
+    version: 1,
+    name: 'usual',
+    networks: [{ name: 'boot', cidr: '192.0.2.0/24', pool: { from: '192.0.2.200', to: '192.0.2.210' } }],
+    cloud: { volumes: { devices }, objects: { devices } },
+  });
+  return cloudSettings(loadSiteOrThrow(text, 'the usual cloud').site)!;
+}
 
 /** A bug: said, recorded, and the process ends; its supervisor starts it again. Never "carry on". */
 const crash = (error: unknown) => {
@@ -125,8 +144,35 @@ await runCli(
         onProgress,
         ...(credentials === undefined ? {} : { credentialsDirectory: credentials }),
       }),
-    bakeRoles: async ({ roles }) =>
-      fail('role-unknown', `No packages are known of ${roles.join(', ')}: this build has no catalogue of roles.`),
+    async bakeRoles(command, onProgress) {
+      const { roles, dataDir, mirror, force } = command;
+      const release = loadRelease(command.release);
+      if (!release) {
+        const { message, hint } = unknownRelease(command.release, releaseNames());
+        return fail('request-invalid', message, { hint });
+      }
+      const settings = { ...(command.cloud ?? usualCloud()), release: release.name };
+      const list = packagesOfRoles({ catalogue, release, settings, facts: machineFacts(release) }, roles);
+      const startedMs = clock.nowMs();
+      const image = await buildOsImage({
+        name: release.distribution,
+        kernel: 'generic',
+        imagesDir: join(dataDir, 'images'),
+        bake: { roles, ...list, archives: release.archives },
+        force,
+        signal: stop.signal,
+        onProgress,
+        ...(mirror === undefined ? {} : { mirror }),
+      });
+      return {
+        name: image.name,
+        roles,
+        path: join(dataDir, 'images', image.name),
+        packages: image.baked?.packages ?? 0,
+        seconds: image.baked?.seconds ?? 0,
+        cached: image.createdMs < startedMs,
+      };
+    },
     importImage: (command, onProgress) => importImage({ ...command, signal: stop.signal, onProgress }),
     listImages: dataDir => createImageStore(join(dataDir, 'images')).list(),
     async labUp(command, progress) {

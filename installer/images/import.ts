@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../provisioner/core/clock.js';
 import type { ImageImportOptions, ImportedImage } from '../../provisioner/core/cloud-images.js';
+import { forbiddenAddress } from '../../provisioner/core/fetch.js';
 import { fail } from '../../provisioner/core/problem.js';
 import { image } from '../objects/image.js';
 import type { OpenStackClient } from '../openstack/client.js';
@@ -35,6 +36,15 @@ export function checkImport(options: ImageImportOptions): void {
   if (options.ramdisk) checkSource(options.ramdisk, 'the RAM disk');
   if (options.driverIso) checkSource(options.driverIso, 'the driver ISO');
   if (options.commandLine !== undefined) checkCommandLine(options.commandLine);
+  for (const entry of options.allowHosts ?? []) checkAllowed(entry);
+}
+
+function checkAllowed(entry: string): void {
+  try {
+    forbiddenAddress('192.0.2.1', [entry]);
+  } catch {
+    fail('request-invalid', `${JSON.stringify(entry)} is no host and no network.`);
+  }
 }
 
 interface Upload {

@@ -13,6 +13,25 @@ const SAMPLE_SECRETS = {
   hex: '0'.repeat(64),
 } as const;
 
+/** A real machine of a release, for what is baked before any is seen: its kernel has everything. */
+export const machineFacts = (release: Release): NodeFacts => {
+  const [id = '', version = ''] = release.distribution.split(/-(?=[0-9])/);
+  return {
+    hostname: 'sample',
+    os: { id, version },
+    kernel: '6',
+    architecture: 'x86_64',
+    cpus: 8,
+    memoryMiB: 65_536,
+    container: false,
+    kvm: true,
+    modules: { openvswitch: true, deviceMapper: true, iscsi: true, vlan: true },
+    interfaces: [],
+    disks: [],
+    clockOffsetMs: 0,
+  };
+};
+
 export interface BakeList {
   readonly packages: readonly string[];
   /** Lines for debconf-set-selections(1). */

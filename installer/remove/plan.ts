@@ -140,6 +140,13 @@ function refusalsOf(r: Records, c: RemovalContext): Refusal[] {
       'Give the role network to another node and apply.',
     );
 
+  if (c.member && has('volume-backend') && c.others('volume-backend') === 0)
+    refuse(
+      true,
+      `${node} is the last volume node: Cinder has nowhere to put volumes without it.`,
+      'Give the role volume to another node and apply, or set `cloud.volumes.backend: none` in the site file.',
+    );
+
   const running = r.migrations.filter(m => m.status !== 'finished');
   if (running.length > 0)
     refuse(

@@ -11,6 +11,7 @@ import type { Run, StepRow } from '../core/journal.js';
 import { EXIT, fail, type Problem, ProblemError } from '../core/problem.js';
 import type { TraceEntry } from '../core/trace.js';
 import type { ImageManifest } from '../image/types.js';
+import { cloudSettings } from '../site/cloud.js';
 import { loadSite } from '../site/load.js';
 import { parseSse } from './client.js';
 import { addCloudCommands } from './cloud.js';
@@ -244,6 +245,7 @@ function addImages(program: Command, deps: CliDeps): void {
           if (unknown !== undefined)
             fail('role-unknown', `There is no role ${JSON.stringify(unknown)}; there are ${ROLE_NAMES.join(', ')}.`);
           const site = options.site === undefined ? undefined : readSite(options.site).site;
+          const cloud = site ? cloudSettings(site) : null;
           const baked = await deps.bakeRoles(
             {
               roles: [...new Set(roles)],
@@ -251,6 +253,7 @@ function addImages(program: Command, deps: CliDeps): void {
               dataDir: dataDirOf(options),
               force: options.force ?? false,
               ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
+              ...(cloud ? { cloud } : {}),
             },
             line => context.note(line),
           );

@@ -1,6 +1,15 @@
 /** `halligan plan`, `apply`, `drift`, `cloud …`, `role …`: what lies between hosts that answer SSH and a cloud. */
-import type { Command } from 'commander';
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
 import { sleep } from '../core/clock.js';
+import {
+  asImportedImage,
+  IMAGE_PROFILES,
+  IMAGE_VISIBILITIES,
+  type ImageImportOptions,
+  type ImageSource,
+  type ImportedImage,
+} from '../core/cloud-images.js';
 import {
   asApplyResult,
   asVerifyReport,
@@ -26,7 +35,7 @@ import {
   roleText,
   verifySentence,
 } from './cloud-view.js';
-import { type Context, collect, command, parseDuration, withFormat } from './context.js';
+import { type Context, collect, command, parseCount, parseDuration, usage, withFormat } from './context.js';
 import type { CliDeps } from './deps.js';
 import { plain } from './output.js';
 
@@ -274,6 +283,7 @@ function addCloud(program: Command, deps: CliDeps): void {
         else context.print([credentials], { columns: [], name: c => c.username, value: credentials });
       }),
     );
+  addImageImport(cloud, deps);
   withFormat(
     cloud
       .command('remove')
@@ -308,6 +318,117 @@ function addCloud(program: Command, deps: CliDeps): void {
         },
       ),
     );
+}
+
+interface ImageImportCommand {
+  name: string;
+  profile: ImageImportOptions['profile'];
+  sha256?: string;
+  kernel?: string;
+  ramdisk?: string;
+  driverIso?: string;
+  visibility?: ImageImportOptions['visibility'];
+  minDisk?: number;
+  minMemory?: number;
+  firmware?: 'bios' | 'uefi';
+  tpm?: boolean;
+  guestAgent?: boolean;
+  commandLine?: string;
+  property?: string[];
+  allowHost?: string[];
+  wait: boolean;
+  timeout?: number;
+}
+
+const MOST_GIB = 65_536;
+const MOST_MIB = 16_777_216;
+
+function addImageImport(cloud: Command, deps: CliDeps): void {
+  const image = cloud.command('image').description('images of virtual machines');
+  withFormat(
+    image
+      .command('import')
+      .argument('<file|url>', 'raw, qcow2 or ISO; behind a URL may stand #sha256=HEX')
+      .description('bring an image into the cloud, with the properties that its kind of system needs'),
+  )
+    .requiredOption('--name <name>', 'name in the cloud')
+    .addOption(new Option('--profile <profile>', 'kind of system').choices([...IMAGE_PROFILES]).default('plain'))
+    .option('--sha256 <hex>', 'checksum of the file as published')
+    .option('--kernel <file|url>', 'AKI of an ami')
+    .option('--ramdisk <file|url>', 'ARI of an ami')
+    .option('--command-line <words>', 'added to the kernel’s command line of an ami')
+    .option('--driver-iso <file|url>', 'drivers for windows (virtio-win), imported as NAME-drivers')
+    .addOption(new Option('--visibility <who>', 'who sees it').choices([...IMAGE_VISIBILITIES]))
+    .option('--min-disk <gib>', 'least disk of a server; from the image when left out', parseCount(0, MOST_GIB))
+    .option('--min-memory <mib>', 'least memory of a server', parseCount(0, MOST_MIB))
+    .addOption(new Option('--firmware <firmware>', 'what starts the system').choices(['bios', 'uefi']))
+    .option('--tpm', 'a TPM 2.0 and Secure Boot, for Windows 11')
+    .option('--guest-agent', 'the image runs qemu-guest-agent')
+    .option('--property <key=value>', 'image property beside or instead of the profile’s; several times', collect)
+    .option('--allow-host <host|cidr>', 'own network that may be fetched from; several times', collect)
+    .option('--no-wait', 'end as soon as the run has begun')
+    .option('--timeout <duration>', 'give up waiting after this time; the run goes on', parseDuration)
+    .action(command(deps, importCloudImage));
+}
+
+/** `FILE`, `URL` or `URL#sha256=HEX`. The server has another working directory. */
+function imageSource(text: string, sha256?: string): ImageSource {
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(text))
+    return { file: resolve(text), ...(sha256 === undefined ? {} : { sha256 }) };
+  const [url = '', said] = text.split('#sha256=');
+  const sum = sha256 ?? said;
+  return { url, ...(sum === undefined ? {} : { sha256: sum }) };
+}
+
+async function importCloudImage(context: Context, source: string, options: ImageImportCommand): Promise<ExitCode> {
+  const { name, profile, visibility, firmware, tpm, guestAgent, commandLine } = options;
+  const properties = Object.fromEntries(
+    (options.property ?? []).map(text => {
+      const at = text.indexOf('=');
+      return at > 0 ? [text.slice(0, at), text.slice(at + 1)] : usage(`--property ${text}: expected KEY=VALUE.`);
+    }),
+  );
+  const body: ImageImportOptions = {
+    name,
+    profile,
+    source: imageSource(source, options.sha256),
+    ...(options.kernel === undefined ? {} : { kernel: imageSource(options.kernel) }),
+    ...(options.ramdisk === undefined ? {} : { ramdisk: imageSource(options.ramdisk) }),
+    ...(options.driverIso === undefined ? {} : { driverIso: imageSource(options.driverIso) }),
+    ...(visibility === undefined ? {} : { visibility }),
+    ...(options.minDisk === undefined ? {} : { minDiskGiB: options.minDisk }),
+    ...(options.minMemory === undefined ? {} : { minMemoryMiB: options.minMemory }),
+    ...(firmware === undefined ? {} : { firmware }),
+    ...(tpm === undefined ? {} : { tpm }),
+    ...(guestAgent === undefined ? {} : { guestAgent }),
+    ...(commandLine === undefined ? {} : { commandLine }),
+    ...(options.property === undefined ? {} : { properties }),
+    ...(options.allowHost === undefined ? {} : { allowHosts: options.allowHost }),
+  };
+  const from = await latestEvent(context);
+  const { runId } = await context.api().json<{ runId: string }>('POST', '/cloud/images', body);
+  if (!options.wait) return printRunId(context, runId);
+  const run = await follow(context, runId, from, options.timeout, e =>
+    e.type === 'cloud.image' ? `${e.data['step']}` : null,
+  );
+  return printImage(context, asImportedImage(run.result) ?? withoutResult(run));
+}
+
+function printImage(context: Context, made: ImportedImage): ExitCode {
+  context.print([made], {
+    value: made,
+    name: i => i.id,
+    columns: [
+      { title: 'NAME', cell: i => i.name },
+      { title: 'ID', cell: i => i.id },
+      { title: 'PROFILE', cell: i => i.profile },
+      { title: 'FORMAT', cell: i => i.diskFormat },
+      { title: 'MIN DISK', cell: i => `${i.minDiskGiB} GiB` },
+      { title: 'VISIBLE', cell: i => i.visibility },
+    ],
+  });
+  if (people(context)) for (const note of made.notes) context.note(note);
+  return EXIT.ok;
 }
 
 function printReport(context: Context, report: VerifyReport): ExitCode {

@@ -1,5 +1,6 @@
 /** What the command line needs of the world; the composition root fills it in, tests put in what they like. */
 import type { Clock } from '../core/clock.js';
+import type { CloudSettings } from '../core/cloud-settings.js';
 import type { ImageManifest } from '../image/types.js';
 import type { LoadedSite } from '../site/load.js';
 import type { ApiClient } from './client.js';
@@ -42,6 +43,8 @@ export interface BakeRolesCommand {
   readonly roles: readonly string[];
   /** Release of the cloud, `debian-12-zed`. */
   readonly release: string;
+  /** Of the site file: what is laid down decides about packages, too. */
+  readonly cloud?: CloudSettings;
   readonly dataDir: string;
   readonly mirror?: string;
   readonly force: boolean;

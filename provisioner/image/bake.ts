@@ -278,21 +278,74 @@ async function lendResolvConf(path: string): Promise<() => Promise<void>> {
 
 async function makeLayer(options: BakeOptions, name: string, lists: string, work: string): Promise<number> {
   const [upper, root] = [join(work, 'upper'), join(work, 'root')];
-  const archives = join(options.cacheDir, 'debs');
-  for (const dir of [upper, join(work, 'work'), root, join(archives, 'partial'), join(lists, 'partial')])
-    await mkdir(dir, { recursive: true });
+  for (const dir of [upper, join(work, 'work'), root]) await mkdir(dir, { recursive: true });
   // It becomes the root folder of hosts, whatever our umask is.
   await chmod(upper, 0o755);
   const lowers = [...options.lowers, options.base];
   const unfit = [...lowers, work].find(path => /[,:\\]/.test(path));
   if (unfit !== undefined)
     fail('request-invalid', `${unfit} cannot be a layer: its path has a comma, colon or backslash.`);
+  // Volatile: nothing in it is worth an fsync(2) before all of it is done.
+  const overlay = `lowerdir=${lowers.join(':')},upperdir=${upper},workdir=${join(work, 'work')},volatile`;
+  return installInto({
+    ...options,
+    root,
+    mount: ['-t', 'overlay', 'overlay', '-o', overlay, root],
+    what: `the layer ${name}`,
+    archives: join(options.cacheDir, 'debs'),
+    lists,
+    atEnd: async () => {},
+  });
+}
+
+export interface BakeTreeOptions extends RunOptions, Pick<BakeOptions, 'packages' | 'preseed' | 'aptSources'> {
+  /** Folder of a complete root file system, which gets the packages. */
+  readonly root: string;
+  /** For packages and lists; may go afterwards. */
+  readonly scratch: string;
+}
+
+/**
+ * Puts packages into a tree itself, with none of them started now or at boot. Resolves with the number of packages that
+ * came. Throws ProblemError image-build.
+ */
+export async function bakeTree(options: BakeTreeOptions): Promise<number> {
+  const { root, scratch } = options;
+  const status = join(root, 'var/lib/dpkg/status');
+  const before = installed(await readFile(status, 'utf8'));
+  const after = await installInto({
+    ...options,
+    mount: ['--bind', root, root],
+    what: `the tree ${basename(root)}`,
+    archives: join(scratch, 'debs'),
+    lists: join(scratch, `lists-${inputHash(options.aptSources ?? null).slice(0, NAME_LENGTH)}`),
+    atEnd: namesOfHosts,
+  });
+  return after - before;
+}
+
+const installed = (status: string) => status.match(/^Status: install ok installed$/gm)?.length ?? 0;
+
+interface InstallOptions extends RunOptions, Pick<BakeOptions, 'packages' | 'preseed' | 'aptSources'> {
+  readonly root: string;
+  /** Arguments of mount(8) that put the tree at `root`. */
+  readonly mount: readonly string[];
+  readonly what: string;
+  /** Folders that keep packages and lists. */
+  readonly archives: string;
+  readonly lists: string;
+  /** When all is installed. */
+  readonly atEnd: (box: Sandbox) => Promise<void>;
+}
+
+/** Resolves with the number of packages that are in the tree then. */
+async function installInto(options: InstallOptions): Promise<number> {
+  const { root, archives, lists } = options;
+  for (const dir of [join(archives, 'partial'), join(lists, 'partial')]) await mkdir(dir, { recursive: true });
   const progress = options.onProgress ?? (() => undefined);
-  const box = await openSandbox(root, `the layer ${name}`, options);
+  const box = await openSandbox(root, options.what, options);
   try {
-    // Volatile: nothing in it is worth an fsync(2) before all of it is done.
-    const overlay = `lowerdir=${lowers.join(':')},upperdir=${upper},workdir=${join(work, 'work')},volatile`;
-    await box.outside('mount', ['-t', 'overlay', 'overlay', '-o', overlay, root]);
+    await box.outside('mount', options.mount);
     await box.outside('mount', ['-t', 'proc', 'proc', join(root, 'proc')]);
     await box.outside('mount', ['-o', 'bind,ro', '/sys', join(root, 'sys')]);
     for (const [from, to] of [
@@ -375,12 +428,13 @@ async function makeLayer(options: BakeOptions, name: string, lists: string, work
     ])
       await rm(box.at(path), { force: true });
     await singular(box);
+    await options.atEnd(box);
     const status = await readFile(box.at('var/lib/dpkg/status'), 'utf8');
     await box.outside('umount', ['--recursive', root]).catch(error => {
       // Something that a package started sits in there; it ends below.
       if (options.signal?.aborted) throw error;
     });
-    return status.match(/^Status: install ok installed$/gm)?.length ?? 0;
+    return installed(status);
   } finally {
     await box.close();
   }
@@ -392,6 +446,20 @@ async function singular(box: Sandbox): Promise<void> {
   if ((await lstat(id).catch(() => null))?.isFile() && (await readFile(id)).length > 0) await writeFile(id, '');
   const dbus = box.at('var/lib/dbus/machine-id');
   if ((await lstat(dbus).catch(() => null))?.isFile()) await rm(dbus);
+}
+
+/** Names and secrets that packages made while they were installed: hosts that get the same disk make their own. */
+async function namesOfHosts(box: Sandbox): Promise<void> {
+  const initiator = box.at('etc/iscsi/initiatorname.iscsi');
+  // startup-checks.sh of open-iscsi makes a name where it finds this, and refuses to start without the file.
+  if ((await lstat(initiator).catch(() => null))?.isFile()) await writeFile(initiator, 'GenerateName=yes\n');
+  for (const path of [
+    // Made of the machine's own UUID where they are missing.
+    ...['etc/nvme/hostnqn', 'etc/nvme/hostid'],
+    'var/lib/rabbitmq/.erlang.cookie',
+    ...['etc/ssl/private/ssl-cert-snakeoil.key', 'etc/ssl/certs/ssl-cert-snakeoil.pem'],
+  ])
+    await rm(box.at(path), { force: true });
 }
 
 async function readLayer(folder: string, key: string): Promise<BakedLayer | null> {

@@ -43,6 +43,16 @@ const OsManifestSchema = Type.Object(
     root: Type.Union([Type.Null(), Type.Object(file, closed)]),
     rootLabel: Type.String({ maxLength: 16 }),
     kernel: Type.Union([Type.Null(), Type.String({ maxLength: 128 })]),
+    baked: Type.Optional(
+      Type.Object(
+        {
+          roles: Type.Array(Type.String({ maxLength: 64 })),
+          packages: Type.Integer({ minimum: 0 }),
+          seconds: Type.Number({ minimum: 0 }),
+        },
+        closed,
+      ),
+    ),
   },
   closed,
 );

@@ -4,6 +4,7 @@ import { dirname, join, relative } from 'node:path';
 import { type Distribution, loadDistribution, packageRoot } from '../core/distributions/load.js';
 import { inputHash } from '../core/input-hash.js';
 import { fail } from '../core/problem.js';
+import { archiveState, bakeTree } from './bake.js';
 import { makeDiskImage, mke2fsArgv, PARTITION, sgdiskArgv } from './disk-image.js';
 import {
   type AptSource,
@@ -12,8 +13,10 @@ import {
   machineSources,
   makeTree,
   mmdebstrapArgv,
+  type RunOptions,
   resolveSources,
   runLogged,
+  sourceLines,
   type TreeSpec,
 } from './mmdebstrap.js';
 import { GRUB_CORE, imageName, type KernelFlavour, type OsRecipe, osRecipe, ROOT_LABEL } from './os-recipe.js';
@@ -31,10 +34,22 @@ export interface BuildOsOptions {
   readonly keyring?: string;
   /** Level of zstd: 19 for release, less where time counts. */
   readonly compression?: number;
+  /** What goes in on top of the system, for hosts with these roles. */
+  readonly bake?: RolePackages;
   /** Builds although the same inputs were built already. */
   readonly force?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (line: string) => void;
+}
+
+/** Packages of roles; their services are off until somebody enables them. */
+export interface RolePackages {
+  readonly roles: readonly string[];
+  readonly packages: readonly string[];
+  /** Lines of debconf-set-selections(1). */
+  readonly preseed: readonly string[];
+  /** Archives beside those of the distribution. */
+  readonly archives: readonly (AptSource & { readonly keyring: { readonly file: string; readonly package: string } })[];
 }
 
 const OVERLAY = 'templates/install/os';
@@ -74,6 +89,7 @@ export async function buildOsImage(options: BuildOsOptions): Promise<OsImageMani
     await machineSources(),
     options.mirror === undefined ? {} : { mirror: options.mirror },
   );
+  const { bake } = options;
   const compression = options.compression ?? DEFAULT_COMPRESSION;
   const plan = await osBuildPlan(distribution, options.kernel, sources, '/tree');
   const hash = inputHash({
@@ -81,12 +97,14 @@ export async function buildOsImage(options: BuildOsOptions): Promise<OsImageMani
     disk: [mke2fsArgv({ label: ROOT_LABEL, tree: '', target: '', sizeMiB: 0 }), sgdiskArgv('')],
     compression,
     builder: 2,
+    ...(bake ? { bake, archive: await archiveState([...sources, ...bake.archives]) } : {}),
   });
   const store = createImageStore(options.imagesDir);
-  const name = imageName(options.name, options.kernel);
+  const name = imageName(options.name, options.kernel) + (bake ? `-${[...bake.roles].sort().join('-')}` : '');
   const present = await store.get(name).catch(() => null);
   if (!options.force && present?.kind === 'os' && present.inputHash === hash) return present;
 
+  const began = performance.now();
   await mkdir(options.imagesDir, { recursive: true });
   const work = await mkdtemp(join(options.imagesDir, `.build-${name}-`));
   const logFile = join(options.imagesDir, `${name}.log`);
@@ -104,6 +122,9 @@ export async function buildOsImage(options: BuildOsOptions): Promise<OsImageMani
     const out = join(work, 'out');
     await mkdir(out);
     await makeTree({ ...plan.tree, target: tree }, run);
+
+    // Before anything is configured: what of it starts at boot is the recipe's to say.
+    const came = bake ? await bakeRoles(tree, sources, bake, { ...run, scratch: join(work, 'bake') }) : 0;
 
     progress('configuring the system');
     for (const [path, content] of Object.entries(plan.overlay)) await put(tree, path, content, await overlayMode(path));
@@ -166,12 +187,34 @@ export async function buildOsImage(options: BuildOsOptions): Promise<OsImageMani
       root: { name: 'root.tar.zst', ...(await describeFile(join(out, 'root.tar.zst'))) },
       rootLabel: ROOT_LABEL,
       kernel: kernelVersion,
+      ...(bake
+        ? {
+            baked: { roles: bake.roles, packages: came, seconds: Math.round((performance.now() - began) / 100) / 10 },
+          }
+        : {}),
     };
     await store.publish(manifest, out);
     return manifest;
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Resolves with the number of packages that came. */
+async function bakeRoles(
+  tree: string,
+  sources: readonly AptSource[],
+  { packages, preseed, archives }: RolePackages,
+  run: RunOptions & { readonly scratch: string },
+): Promise<number> {
+  if (archives.length === 0) return bakeTree({ ...run, root: tree, packages, preseed });
+  // Their keyrings come from the distribution's own archives.
+  const keyrings = await bakeTree({ ...run, root: tree, packages: archives.map(a => a.keyring.package) });
+  const lines = archives.flatMap(a =>
+    sourceLines([a]).map(l => l.replace(/^deb /, `deb [signed-by=${a.keyring.file}] `)),
+  );
+  const aptSources = [...sourceLines(sources), ...lines, ''].join('\n');
+  return keyrings + (await bakeTree({ ...run, root: tree, packages, preseed, aptSources }));
 }
 
 /** The files of templates/install/os by their path in the tree. */

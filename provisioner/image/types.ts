@@ -33,6 +33,8 @@ export interface OsImageManifest {
   readonly rootLabel: string;
   /** Kernel release, e.g. 6.1.0-56-amd64; null for imported images. */
   readonly kernel: string | null;
+  /** Roles whose packages are in it, how many came for them, and how long the whole build took. */
+  readonly baked?: { readonly roles: readonly string[]; readonly packages: number; readonly seconds: number };
 }
 
 /** A system that runs from memory: kernel and one initrd that holds everything. */

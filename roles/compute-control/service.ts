@@ -107,14 +107,14 @@ function discoverHosts(ctx: ServiceContext): Resource[] {
       title: `Map the hypervisors ${hosts.join(', ')} to the cell`,
       needs: ['hypervisor:done'],
       check: count('nova_api', 'host_mappings'),
-      apply: `end=$(($(date +%s) + 120))
+      apply: `end=$(($(date +%s) + 420))
 until ${count('nova', 'compute_nodes')}; do
-  [ "$(date +%s)" -lt "$end" ] || { echo 'A hypervisor did not report to Nova within 2 minutes.'; exit 1; }
+  [ "$(date +%s)" -lt "$end" ] || { echo 'A hypervisor did not report to Nova within 7 minutes: look at /var/log/nova/nova-compute.log there.'; exit 1; }
   sleep 0.5
 done
 ${as('nova', 'nova-manage cell_v2 discover_hosts')}`,
       env: sqlEnv(ctx, 'nova'),
-      timeoutSeconds: 240,
+      timeoutSeconds: 540,
       expectedSeconds: 6,
     }),
   ];

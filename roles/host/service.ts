@@ -55,6 +55,11 @@ function build(ctx: ServiceContext): readonly Resource[] {
       check: `[ "$(hostname)" = ${node.name} ] && [ "$(cat /etc/hostname)" = ${node.name} ]`,
       apply: `echo ${node.name} >/etc/hostname\nhostname ${node.name}`,
     }),
+    // Its work was done at the first boot; at later ones it would write /etc/hosts anew.
+    file({
+      path: '/etc/cloud/cloud-init.disabled',
+      content: '# By Halligan: this node has roles, which keep it as it should be.\n',
+    }),
     file({
       path: '/etc/hosts',
       content: ctx.template('etc/hosts.conf.hbs', {

@@ -3,28 +3,9 @@
  * compute and shrunk again. Real packages, real services, real virtual machines.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ApplyResult } from '../../provisioner/core/cloud-service.js';
-import { cloudUp, type TestCloud } from '../harness/cloud.js';
-
-const NETWORKS = {
-  networks: { tunnel: '10.96.0.0/24' },
-  provider: [{ physical_network: 'physnet1', interface: 'eth1' }],
-  external: {
-    name: 'public',
-    physical_network: 'physnet1',
-    cidr: '10.97.0.0/24',
-    gateway: '10.97.0.1',
-    pool: { from: '10.97.0.100', to: '10.97.0.200' },
-  },
-};
+import { cloudUp, failuresOf, NETWORKS, type TestCloud } from '../harness/cloud.js';
 
 let cloud: TestCloud;
-/** Failures in words: the problem and the last lines of its output. */
-const told = (result: ApplyResult) =>
-  result.failed
-    .map(f => `${f.problem.message}\n${JSON.stringify(f.problem.detail?.['log'] ?? [], null, 1)}`)
-    .join('\n');
-
 beforeAll(async () => {
   cloud = await cloudUp({
     name: 'cloud',
@@ -68,7 +49,7 @@ describe('a cloud from hosts that answer SSH', () => {
 
   it('is laid down', async () => {
     const { run, result } = await cloud.apply();
-    expect(told(result)).toBe('');
+    expect(failuresOf(result)).toBe('');
     expect(run.state).toBe('done');
     console.log(`laid down in ${result.seconds} s; the longest chain:`);
     for (const c of result.chain.filter(c => c.seconds > 1 || c.waited > 1))
@@ -116,7 +97,7 @@ describe('one value of the configuration that is changed', () => {
     );
     expect(plan.actions.find(a => a.kind === 'file')!.diff).toContain('+max_attempts = 7');
     const { result } = await cloud.apply();
-    expect(told(result)).toBe('');
+    expect(failuresOf(result)).toBe('');
     expect(await cloud.lab.ssh('ctl', 'grep -c "^max_attempts = 7" /etc/nova/nova.conf')).toBe('1');
     expect((await cloud.plan()).actions).toEqual([]);
   });
@@ -136,7 +117,7 @@ describe('a cloud that grows and shrinks', () => {
     await cloud.lab.start('cmp2');
     await cloud.adopt('cmp2', ['compute']);
     const { result } = await cloud.apply();
-    expect(told(result)).toBe('');
+    expect(failuresOf(result)).toBe('');
     const report = await cloud.verify({ only: ['east-west', 'migrate', 'live-migrate'] });
     expect(report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`)).toEqual([]);
     expect(report.steps.find(s => s.name === 'live-migrate')?.state).toBe('passed');

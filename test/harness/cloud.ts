@@ -64,6 +64,25 @@ export interface TestCloud {
   down(): Promise<void>;
 }
 
+/** The networks of a lab as a cloud uses them: tunnels on eth2, the outside on eth1. */
+export const NETWORKS = {
+  networks: { tunnel: '10.96.0.0/24' },
+  provider: [{ physical_network: 'physnet1', interface: 'eth1' }],
+  external: {
+    name: 'public',
+    physical_network: 'physnet1',
+    cidr: '10.97.0.0/24',
+    gateway: '10.97.0.1',
+    pool: { from: '10.97.0.100', to: '10.97.0.200' },
+  },
+} as const;
+
+/** Failures in words: the problem and the last lines of its output; empty when there are none. */
+export const failuresOf = (result: ApplyResult): string =>
+  result.failed
+    .map(f => `${f.problem.message}\n${JSON.stringify(f.problem.detail?.['log'] ?? [], null, 1)}`)
+    .join('\n');
+
 /** What a container host of the lab looks like to a bake. */
 const CONTAINER: NodeFacts = {
   hostname: 'sample',

@@ -1,4 +1,5 @@
 /** Clouds named by how they behave, for the API and the command line. */
+import type { ImportedImage } from '../../../provisioner/core/cloud-images.js';
 import {
   type ActionFailure,
   type ActionView,
@@ -246,6 +247,22 @@ const OBEYED: Happening = {
   end: { state: 'done', result: result() },
 };
 
+export const IMPORTED: ImportedImage = {
+  id: '6a0f0c3e-1111-4222-8333-444455556666',
+  name: 'w11',
+  profile: 'windows',
+  diskFormat: 'qcow2',
+  bytes: 12_000_000,
+  virtualBytes: 42_949_672_960,
+  sha256: 'ab'.repeat(32),
+  minDiskGiB: 40,
+  visibility: 'shared',
+  properties: { os_type: 'windows' },
+  drivers: null,
+  notes: ['A server with a TPM finds a host only where swtpm is switched on.'],
+  seconds: 3.2,
+};
+
 /** Does what the plan says. */
 export function obedientCloud(
   options: {
@@ -309,6 +326,16 @@ export function obedientCloud(
         caFile: '/var/lib/halligan/ca.pem',
         ca: '-----BEGIN CERTIFICATE-----\n',
       }),
+      async importImage(o) {
+        calls.push(['importImage', o]);
+        return perform('image', {
+          events: ['read the image', `upload ${o.name}`].map(step => ({
+            type: 'cloud.image',
+            data: { name: o.name, step },
+          })),
+          end: { state: 'done', result: { ...IMPORTED, name: o.name, profile: o.profile } },
+        });
+      },
       async removeNode(name, o) {
         calls.push(['removeNode', name, o]);
         return perform('remove-node', {

@@ -85,6 +85,13 @@ describe('what commands of the cloud print', () => {
     ['no report', 'cloud report', obedientCloud()],
     ['credentials', 'cloud credentials', obedientCloud()],
     ['credentials', 'cloud credentials --export', obedientCloud()],
+    [
+      'an import',
+      'cloud image import https://mirror.test/w11.qcow2 --name w11 --profile windows --tpm --min-disk 64',
+      obedientCloud(),
+    ],
+    ['an import', 'cloud image import x --name x --profile mac', obedientCloud()],
+    ['an import', 'cloud image import x --name x --property os_type', obedientCloud()],
     ['a removal', 'cloud remove cmp1 --yes', obedientCloud()],
     ['roles', 'role list', obedientCloud()],
     ['roles', 'role show compute', obedientCloud()],
@@ -239,7 +246,13 @@ describe('other commands of the cloud', () => {
     await runAt('', 'image bake compute --site docs/example-site.yaml --release ubuntu-24.04-2024.1', options);
     expect(seen).toEqual([
       { roles: ['controller', 'network'], release: 'debian-12-zed', dataDir: '/data', force: false },
-      { roles: ['compute'], release: 'ubuntu-24.04-2024.1', dataDir: '/var/lib/halligan', force: false },
+      {
+        roles: ['compute'],
+        release: 'ubuntu-24.04-2024.1',
+        dataDir: '/var/lib/halligan',
+        force: false,
+        cloud: expect.objectContaining({ datapath: 'auto' }),
+      },
     ]);
     expect((await runAt('', 'image bake computer', options)).code).toBe(3);
   });
