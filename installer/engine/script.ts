@@ -71,7 +71,7 @@ function body(a: NodeAction, options: BatchOptions): string {
     case 'file': {
       const base64 = Buffer.from(r.content).toString('base64').replace(/.{76}/g, '$&\n');
       return `p=${sh(r.path)}
-(umask 022; mkdir -p "$(dirname "$p")")
+mkdir -p "$(dirname "$p")"
 t=$(mktemp -- "$p.XXXXXX")
 trap 'rm -f -- "$t"' EXIT
 base64 -d >"$t" ${heredoc(base64)}
@@ -163,7 +163,7 @@ export function batchScript(batch: readonly NodeAction[], options: BatchOptions)
   const parts = batch.map(
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
-cat >"$w/a" ${heredoc(`export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
+cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
 timeout --kill-after=10 ${seconds(a)} sh -eu "$w/a" </dev/null
 code=$?
 [ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }

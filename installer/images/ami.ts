@@ -21,11 +21,17 @@ const MIB = 2 ** 20;
 const CORE_LBA = 1;
 const BOOT_START_MIB = 1;
 const TOOL_TIMEOUT_MS = 120_000;
-export const GRUB_DIR = '/usr/lib/grub/i386-pc';
+const GRUB: GrubTools = { dir: '/usr/lib/grub/i386-pc', mkimage: 'grub-mkimage' };
 /** All that grub.cfg needs, so that no module is read from disk. */
 const GRUB_MODULES = ['biosdisk', 'part_msdos', 'ext2', 'normal', 'linux', 'configfile', 'serial', 'terminal', 'test'];
 /** The first serial port is what `openstack console log show` shows. */
 const CONSOLES = 'console=tty0 console=ttyS0';
+
+export interface GrubTools {
+  /** Modules and boot sector for BIOS. */
+  readonly dir: string;
+  readonly mkimage: string;
+}
 
 export interface RootSystem {
   readonly type: 'ext' | 'xfs' | 'btrfs';
@@ -151,14 +157,13 @@ export interface AmiParts {
 
 export interface AmiOptions {
   readonly workDir: string;
-  /** Folder of GRUB's modules for BIOS. */
-  readonly grubDir?: string;
+  readonly grub?: GrubTools;
   readonly signal?: AbortSignal;
 }
 
 /** Writes `workDir/disk.raw`. @throws ProblemError image-format, image-build, dependency-missing */
 export async function makeAmiDisk(parts: AmiParts, options: AmiOptions): Promise<string> {
-  const { workDir, grubDir = GRUB_DIR, signal } = options;
+  const { workDir, grub = GRUB, signal } = options;
   const { root, kernel, ramdisk } = parts;
   const system = rootSystem(root.head);
   checkKernel(kernel.head);
@@ -176,11 +181,11 @@ export async function makeAmiDisk(parts: AmiParts, options: AmiOptions): Promise
   await writeFile(join(tree, 'grub/grub.cfg'), grubConfig(line.join(' ').trim(), ramdisk !== null));
   const mke2fs = ['-q', '-F', '-t', 'ext2', '-L', 'boot', '-E', 'root_owner=0:0', '-d', tree];
   await tool('mke2fs', [...mke2fs, bootFile, `${plan.bootMiB}M`], 'e2fsprogs', signal);
-  const bootImg = await readFile(join(grubDir, 'boot.img')).catch(() =>
-    fail('dependency-missing', `${grubDir}/boot.img is missing: install grub-pc-bin.`),
+  const bootImg = await readFile(join(grub.dir, 'boot.img')).catch(() =>
+    fail('dependency-missing', `${grub.dir}/boot.img is missing: install grub-pc-bin.`),
   );
-  const mkimage = ['-d', grubDir, '-O', 'i386-pc', '-o', coreFile, '-p', '(,msdos2)/grub'];
-  await tool('grub-mkimage', [...mkimage, ...GRUB_MODULES], 'grub-common', signal);
+  const mkimage = ['-d', grub.dir, '-O', 'i386-pc', '-o', coreFile, '-p', '(,msdos2)/grub'];
+  await tool(grub.mkimage, [...mkimage, ...GRUB_MODULES], 'grub-common', signal);
   const sectors = patchGrubBios(
     bootImg,
     await readFile(coreFile),

@@ -8,7 +8,7 @@ import { fail } from '../../provisioner/core/problem.js';
 import { image } from '../objects/image.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import { maybeText, text } from '../openstack/json.js';
-import { checkCommandLine, checkKernel, makeAmiDisk, rootSystem } from './ami.js';
+import { checkCommandLine, checkKernel, type GrubTools, makeAmiDisk, rootSystem } from './ami.js';
 import { DRIVER_PROPERTIES, imageNotes, imageProperties } from './profiles.js';
 import { checkSource, inspect, readThrough, SOURCE_LIMITS, type Taken, takeSource } from './source.js';
 
@@ -24,7 +24,9 @@ export interface ImageImportDeps {
   readonly signal?: AbortSignal;
   /** What is done next: a sentence without full stop. */
   readonly onStep?: (message: string) => Promise<void>;
-  readonly grubDir?: string;
+  readonly grub?: GrubTools;
+  /** A hypervisor of the cloud has KVM; assumed when left out. */
+  readonly kvm?: boolean;
   readonly resolve?: (host: string) => Promise<string[]>;
 }
 
@@ -103,7 +105,7 @@ export async function importCloudImage(options: ImageImportOptions, deps: ImageI
         { root: source, kernel, ramdisk, commandLine: options.commandLine ?? '' },
         {
           workDir,
-          ...(deps.grubDir === undefined ? {} : { grubDir: deps.grubDir }),
+          ...(deps.grub ? { grub: deps.grub } : {}),
           ...(signal ? { signal } : {}),
         },
       );
@@ -154,7 +156,7 @@ export async function importCloudImage(options: ImageImportOptions, deps: ImageI
       visibility: text(row, 'visibility'),
       properties: all,
       drivers: drivers && { id: drivers.id, name: drivers.name },
-      notes: imageNotes(options, drivers),
+      notes: imageNotes(options, drivers, deps.kvm ?? true),
       seconds: Math.round((clock.monotonicMs() - beganMs) / 100) / 10,
     };
   } catch (error) {

@@ -109,14 +109,19 @@ export function imageProperties(options: ImageImportOptions): Properties {
 
 /** What the operator does with the image next. Pure. */
 export function imageNotes(
-  options: Pick<ImageImportOptions, 'name' | 'tpm'>,
+  options: Pick<ImageImportOptions, 'name' | 'profile' | 'tpm'>,
   drivers: { readonly id: string; readonly sizeGiB: number } | null,
+  kvm: boolean,
 ): string[] {
   const notes: string[] = [];
   if (drivers)
     notes.push(
       `Give a server the drivers as a CD: openstack server create --image '${options.name}' --block-device uuid=${drivers.id},source_type=image,destination_type=volume,volume_size=${drivers.sizeGiB},device_type=cdrom,disk_bus=sata,boot_index=-1,delete_on_termination=true …`,
       `When they are installed, including viostor, a snapshot of the server becomes the image for all: openstack image set --property hw_disk_bus=virtio SNAPSHOT`,
+    );
+  if (options.profile === 'windows' && !kvm)
+    notes.push(
+      'No hypervisor here has KVM: a server of this image does not start, because QEMU emulates no Hyper-V for os_type=windows.',
     );
   if (options.tpm)
     notes.push(

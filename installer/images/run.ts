@@ -5,6 +5,7 @@ import type { CloudEventData } from '../../provisioner/core/cloud-service.js';
 import type { Run } from '../../provisioner/core/journal.js';
 import { fail } from '../../provisioner/core/problem.js';
 import type { PlannerDeps, ReadyPlan } from '../cloud/planner.js';
+import { nodesWith } from '../model/cloud.js';
 import { importCloudImage } from './import.js';
 
 export const IMAGE_KIND = 'cloud-image';
@@ -23,6 +24,7 @@ export async function runImageImport(
       client,
       dir: join(deps.dataDir, 'cloud-images'),
       clock: deps.clock,
+      kvm: nodesWith(plan.model, 'hypervisor').some(n => n.facts.kvm),
       signal,
       onStep: async what => {
         const data: CloudEventData['cloud.image'] = { runId: run.id, name: options.name, step: what };

@@ -20,7 +20,7 @@ export interface PerformDeps {
   /** Shell on the node itself; null: it is not reached. */
   readonly nodeShell: ((script: string, timeoutMs: number, signal: AbortSignal) => Promise<string>) | null;
   readonly controlShell: (
-    service: 'network-control' | 'volume-control',
+    service: 'network-control' | 'volume-control' | 'messaging',
   ) => ((script: string, timeoutMs: number, signal: AbortSignal) => Promise<string>) | null;
   /** Takes the node's roles. */
   readonly dropRoles: () => Promise<void>;
@@ -32,6 +32,7 @@ const REASON = 'Halligan takes this node out of the cloud';
 const sh = (text: string) => quote('sh', text);
 /** How long the cloud may take to forget by itself, before it is helped. */
 const PATIENCE_MS = 30_000;
+const PORTS_MS = 6000;
 
 /** Until it is true, or until time is up. */
 async function until(
@@ -95,6 +96,9 @@ export async function performStep(d: PerformDeps, step: RemovalStep, signal: Abo
       return removeAgents(d, signal);
     case 'cinder':
       await removeVolumeServices(d, signal);
+      return null;
+    case 'queues':
+      await removeQueues(d, signal);
       return null;
     case 'roles':
       await d.dropRoles();
@@ -291,16 +295,32 @@ done
   return said.join('; ');
 }
 
+/** The queue that nova-compute and cinder-volume listened on; RabbitMQ keeps it. One that somebody listens on stays. */
+async function removeQueues(d: PerformDeps, signal: AbortSignal): Promise<void> {
+  const shell = d.controlShell('messaging');
+  const here = hostIs(d.node);
+  const output = (await shell?.('rabbitmqctl -q list_queues name consumers', 60_000, signal)) ?? '';
+  const queues = output.split('\n').flatMap(line => {
+    const [name = '', consumers] = line.trim().split('\t');
+    const host = /^(?:compute|cinder-volume|cinder-backup)\.([^.].*)$/.exec(name)?.[1];
+    return host !== undefined && consumers === '0' && here(host) ? [name] : [];
+  });
+  if (queues.length > 0)
+    await shell?.(`set -eu\n${queues.map(q => `rabbitmqctl -q delete_queue ${sh(q)}\n`).join('')}`, 60_000, signal);
+}
+
 /** Agents of OVN are what Neutron remembers of chassis; others have records of their own. */
 async function removeAgents(d: PerformDeps, signal: AbortSignal): Promise<string | null> {
-  const records = await until(d, signal, PATIENCE_MS, r => r.agents.length === 0 && r.ports.length === 0);
-  for (const a of records.agents)
+  // What Neutron remembers of chassis it does not forget by itself.
+  const { agents } = await d.observe(signal);
+  for (const a of agents)
     await d.api.request('network', 'DELETE', `/agents/${encodeURIComponent(a.id)}`, undefined, {
       accept: [404],
       signal,
     });
-  // Ports that no server has any more, or that belong to routers: bound to nowhere until they are needed.
-  for (const p of records.ports)
+  // Ports of routers follow to another gateway; those of shelved servers stay until somebody unbinds them.
+  const { ports } = await until(d, signal, PORTS_MS, r => r.ports.length === 0);
+  for (const p of ports)
     await d.api.request(
       'network',
       'PUT',
@@ -308,9 +328,7 @@ async function removeAgents(d: PerformDeps, signal: AbortSignal): Promise<string
       { port: { 'binding:host_id': '' } },
       { accept: [404], signal },
     );
-  return records.agents.length + records.ports.length === 0
-    ? null
-    : `removed by hand: ${records.agents.length} agents, ${records.ports.length} bindings of ports`;
+  return ports.length === 0 ? null : `${ports.length} ports were still bound to it`;
 }
 
 async function removeVolumeServices(d: PerformDeps, signal: AbortSignal): Promise<void> {

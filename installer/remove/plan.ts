@@ -38,6 +38,7 @@ export type Order =
   | { readonly kind: 'placement' }
   | { readonly kind: 'neutron' }
   | { readonly kind: 'cinder' }
+  | { readonly kind: 'queues' }
   | { readonly kind: 'roles' }
   | { readonly kind: 'apply' }
   | { readonly kind: 'check' };
@@ -336,6 +337,8 @@ export function planRemoval(r: Records, context: RemovalContext): RemovalPlan {
         r.volumes.length > 0 ? { destroys: `the volumes ${few(r.volumes.map(called))}` } : {},
       ),
     ]);
+  if (services.some(s => s === 'hypervisor' || s === 'volume-backend'))
+    stages.push([step('queues', 'messaging', `remove the message queues of ${node}`, { kind: 'queues' }, [4, 120])]);
   if (c.member) stages.push([step('roles', 'host', `take all roles of ${node}`, { kind: 'roles' }, [1, 30])]);
   stages.push([
     step('apply', 'host', 'bring the other nodes to what they are without it', { kind: 'apply' }, [20, 3600]),

@@ -84,7 +84,9 @@ export async function prepareRemoval(
     });
   const { model } = cloud;
   if (!model)
-    return fail('not-allowed-now', 'There is no cloud that a node could be taken out of: see `halligan plan`.');
+    return fail('not-allowed-now', 'There is no cloud that a node could be taken out of.', {
+      hint: '`halligan plan` says what stands in the way of a cloud.',
+    });
 
   const shellOf =
     (target: SshTarget) =>
@@ -276,7 +278,8 @@ export async function walkRemoval(
         }
       });
       done++;
-      await emit(s, 'ok', took(), said === null ? null : `${node}: ${s.title}: ${said}`);
+      // Told in the title: a server that was shelved is nothing to be overlooked.
+      await emit(said === null ? s : { ...s, title: `${s.title}: ${said}` }, 'ok', took(), null);
     } catch (error) {
       if (signal.aborted || !(error instanceof ProblemError)) throw error;
       const p = asProblem(error, 'cloud-step-failed');

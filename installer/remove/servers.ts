@@ -55,8 +55,10 @@ async function faultOf(d: MoveDeps, server: string): Promise<string> {
   if (!id) return '';
   const reply = await d.api.request('compute', 'GET', `${path}/${id}`, undefined, { ...options(d), accept: [404] });
   const failed = items(reply.body, 'instanceAction', 'events').find(e => e['result'] === 'Error');
-  const trace = text(failed, 'traceback').trim().split('\n').at(-1) ?? '';
-  return (trace || text(failed, 'details') || text(last, 'message')).slice(0, 300);
+  // The traceback's last line names the exception, unless it was cut.
+  const trace = text(failed, 'traceback').trimEnd().split('\n').at(-1) ?? '';
+  const said = text(failed, 'details') || (/^\S/.test(trace) ? trace : '') || text(last, 'message');
+  return said.replace(/\s+/g, ' ').trim().slice(0, 300);
 }
 
 type Ordered = 'live' | 'cold' | 'rebuild' | 'shelve';

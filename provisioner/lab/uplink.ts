@@ -5,7 +5,7 @@
  *
  *   node uplink.js LAB.json       started by labUp; SIGTERM ends it cleanly
  */
-import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -13,7 +13,7 @@ import { asProblem, fail, PROBLEMS, ProblemError } from '../core/problem.js';
 import { aptProxy, machineSources } from '../image/mmdebstrap.js';
 import { openUpstream, type Upstream } from '../packages/upstream.js';
 import { uplinkSocket } from './plan.js';
-import { identify } from './procs.js';
+import { alive, identify, type ProcessId } from './procs.js';
 import type { Lab } from './types.js';
 
 /**
@@ -80,6 +80,15 @@ export function uplinkServer(archives: readonly string[], upstream: Upstream, lo
   });
 }
 
+const LOOK_MS = 1000;
+
+/** Does the lab live? Where there is an agent, the lab lives as long as it does. */
+function lives(lab: Lab, socket: string): boolean {
+  if (!existsSync(socket)) return false;
+  const agent = join(lab.runDir, 'agent.json');
+  return !existsSync(agent) || alive(JSON.parse(readFileSync(agent, 'utf8')) as ProcessId);
+}
+
 async function main(file: string): Promise<void> {
   const lab = JSON.parse(readFileSync(file, 'utf8')) as Lab;
   const log = (line: string) =>
@@ -100,6 +109,9 @@ async function main(file: string): Promise<void> {
     await upstream.close();
     process.exit(0);
   };
+  setInterval(() => {
+    if (!lives(lab, path)) void end();
+  }, LOOK_MS);
   process.on('SIGTERM', () => void end());
   process.on('SIGINT', () => void end());
   writeFileSync(join(lab.runDir, 'uplink.json'), JSON.stringify(identify(process.pid)), { mode: 0o600 });

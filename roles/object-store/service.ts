@@ -1,6 +1,6 @@
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
-import { command, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { listening, unitName, workersOf } from '../shared.js';
 import { disksOf, objectsRefusal, PORTS, swiftCommon } from './rings.js';
 
@@ -72,6 +72,7 @@ function build(context: ServiceContext): readonly Resource[] {
   const resources: Resource[] = [
     packages(release.packages, { preseed: release.preseed }),
     ...release.mask.map(masked),
+    directory({ path: '/srv/node' }),
     ...disks(context),
     ...swiftCommon(context),
     file({

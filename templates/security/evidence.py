@@ -170,13 +170,17 @@ def amqp(p):
             s.settimeout(TIMEOUT)
             s.sendall(b'AMQP\x00\x00\x09\x01')
             if method(s) != (10, 10):
-                return None
+                return 'unknown'
             answer = ('\0' + p['user'] + '\0' + p['password']).encode()
             body = struct.pack('>HHI', 10, 11, 0) + b'\x05PLAIN' + struct.pack('>I', len(answer)) + answer + b'\x05en_US'
             s.sendall(struct.pack('>BHI', 1, 0, len(body)) + body + b'\xce')
-            return method(s) == (10, 30)
-    taken = attempt(login)
-    return {'user': p['user'], 'password': p['password'], 'taken': taken is True, 'asked': taken is not None and not (isinstance(taken, Exception) and not isinstance(taken, (ConnectionError, socket.timeout, ssl.SSLError)))}
+            # Who is refused is answered late, or cut off.
+            try:
+                return 'taken' if method(s) == (10, 30) else 'refused'
+            except OSError:
+                return 'refused'
+    result = attempt(login)
+    return {'user': p['user'], 'password': p['password'], 'result': 'unknown' if isinstance(result, Exception) else result}
 
 
 class Needles:

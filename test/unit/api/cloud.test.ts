@@ -121,6 +121,30 @@ describe('a proof', () => {
   });
 });
 
+describe('an import of an image', () => {
+  it('is taken with its profile and answers with its run; what is no image is refused with its place', async () => {
+    const calls: unknown[][] = [];
+    const { client, problemOf } = await withCloud(obedientCloud({ calls }));
+    const body = { name: 'w11', profile: 'windows', source: { file: '/srv/w11.qcow2' }, tpm: true };
+    expect(await client.json('POST', '/cloud/images', body)).toEqual({ runId: 'run-image' });
+    expect(calls).toEqual([['importImage', body]]);
+    expect(await client.json('GET', '/runs/run-image')).toMatchObject({ run: { result: { name: 'w11' } } });
+    await client.json('POST', '/cloud/images', { name: 'x', source: { url: 'https://mirror.test/x' } });
+    expect(calls[1]).toEqual([
+      'importImage',
+      { name: 'x', profile: 'plain', source: { url: 'https://mirror.test/x' } },
+    ]);
+    for (const wrong of [
+      { ...body, profile: 'mac' },
+      { ...body, name: '-x\n' },
+      { ...body, source: { file: '/x', url: 'https://mirror.test/x' } },
+      { ...body, source: {} },
+      { ...body, properties: { a: 1 } },
+    ])
+      expect((await problemOf('POST', '/cloud/images', wrong)).code, JSON.stringify(wrong)).toBe('request-invalid');
+  });
+});
+
 describe('the administrator’s password', () => {
   it('is served on the socket alone', async () => {
     const { client } = await withCloud(obedientCloud());

@@ -154,6 +154,7 @@ describe('the files of a lab', () => {
     const loaded = loadSiteOrThrow(text, 'site.yaml');
     expect(loaded.site.nodes.map(node => node.bmc?.driver)).toEqual(['ipmi', 'redfish']);
     expect(loaded.site.nodes[1]!.bmc?.tls_fingerprint).toBe(lab.tlsFingerprint);
+    expect(loaded.site.packages.uplink).toBe(`unix:${lab.runDir}/uplink.sock`);
     expect(parse(text).nodes[0].bmc.password).toBe('file:/var/lib/halligan/lab/bmc-password');
   });
 
