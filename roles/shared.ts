@@ -232,6 +232,16 @@ export function uwsgiApi(ctx: ServiceContext, api: UwsgiApi): readonly Resource[
 export const config = (group: string, path: string, content: string): FileResource =>
   file({ path, content, group, mode: 0o640, grammar: 'ini' });
 
+/** What packages of Neutron bring to every node that has one of them; `neutron.conf` with passwords is only written where the server runs. */
+export const NEUTRON_FILES = ['neutron.conf', 'api-paste.ini', 'rootwrap.conf', 'dnsmasq-neutron.conf'].map(
+  f => `/etc/neutron/${f}`,
+);
+/** The same for Nova and Cinder, on nodes that have no API of theirs. */
+export const NOVA_FILES = ['nova.conf', 'api-paste.ini', 'logging.conf', 'rootwrap.conf'].map(f => `/etc/nova/${f}`);
+export const CINDER_FILES = ['cinder.conf', 'api-paste.ini', 'resource_filters.json', 'rootwrap.conf'].map(
+  f => `/etc/cinder/${f}`,
+);
+
 /** The folders that a service keeps to itself. */
 export const folders = (user: string, paths: readonly string[]): DirectoryResource[] =>
   paths.map(path => directory({ path, owner: user, group: user, mode: 0o750 }));

@@ -137,7 +137,9 @@ export async function makePlan(
     catalogue: deps.catalogue,
     nodes: handed.flatMap(n => {
       const known = facts.get(n.name);
-      return known && n.target ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, facts: known }] : [];
+      return known && n.target
+        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: known }]
+        : [];
     }),
   });
   if (!built.ok) {

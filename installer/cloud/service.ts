@@ -31,12 +31,19 @@ import {
 import { openCloudSecrets } from '../secrets/secrets.js';
 import { APPLY_KIND, settleOpenSteps, type WalkResult, walkPlan } from './apply.js';
 import { makePlan, type PlannerDeps, type ReadyPlan } from './planner.js';
+import { runSecurity, SECURITY_KIND } from './security.js';
 import { checkSteps, runVerification, VERIFY_KIND } from './verification.js';
 
 /** Runs of the journal that are looked through for a measure of what actions take. */
 const RUNS_LOOKED_AT = 20;
 /** A run that is taken up again more often than this has a cause that a restart does not mend. */
 const ROUNDS_MAX = 5;
+/** Runs that are not taken up by the next server: they are begun anew. */
+const CUT_OFF: Readonly<Record<string, string>> = {
+  [VERIFY_KIND]: 'A verification',
+  [SECURITY_KIND]: 'A security check',
+  [IMAGE_KIND]: 'The import of an image',
+};
 
 export function createCloudService(deps: PlannerDeps): RunningCloud {
   const { journal, events, clock, log } = deps;
@@ -236,6 +243,27 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       });
       return { runId: run.id };
     },
+    async security() {
+      refuseBusy();
+      const plan = await ready();
+      if (!plan.model) refuse(plan);
+      refuseBusy();
+      const run = await journal.begin(SECURITY_KIND, null, null);
+      begin(run, async () => {
+        const report = await runSecurity(run, plan, deps, stop.signal);
+        await journal.end(run.id, report.ok ? 'done' : 'failed', report);
+        const failed = report.steps.filter(s => s.state === 'failed');
+        await events.emit({
+          type: 'cloud.done',
+          severity: report.ok ? 'info' : 'error',
+          message: report.ok
+            ? `The cloud is as secure as it was laid down: ${report.steps.filter(s => s.state === 'passed').length} checks passed.`
+            : `${failed.length} security checks failed: ${failed[0]?.title}: ${failed[0]?.message}`,
+          data: { runId: run.id, state: report.ok ? 'done' : 'failed' },
+        });
+      });
+      return { runId: run.id };
+    },
     async latestVerification(): Promise<VerifyReport | null> {
       const runs = await journal.list({ limit: 200 });
       for (const run of runs) {
@@ -288,15 +316,17 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     },
     async resume() {
       const open = (await journal.list({ limit: 200 })).filter(
-        r => r.state === 'running' && [APPLY_KIND, VERIFY_KIND, REMOVE_KIND, IMAGE_KIND].includes(r.kind),
+        r =>
+          r.state === 'running' && [APPLY_KIND, VERIFY_KIND, SECURITY_KIND, REMOVE_KIND, IMAGE_KIND].includes(r.kind),
       );
       for (const run of open) {
-        if (run.kind === VERIFY_KIND || run.kind === IMAGE_KIND) {
+        const again = CUT_OFF[run.kind];
+        if (again !== undefined) {
           await journal.end(run.id, 'aborted', null);
           await events.emit({
             type: 'cloud.done',
             severity: 'warn',
-            message: `${run.kind === VERIFY_KIND ? 'A verification' : 'The import of an image'} was cut off by the end of the server; start it again.`,
+            message: `${again} was cut off by the end of the server; start it again.`,
             data: { runId: run.id, state: 'aborted' },
           });
           continue;

@@ -14,6 +14,8 @@ export interface NodeInput {
   readonly roles: readonly string[];
   /** Where SSH reached it. */
   readonly sshAddress: string;
+  /** The key that its sshd shows. */
+  readonly hostKey?: string;
   readonly facts: NodeFacts;
   /** Interface at the end of tunnels, where it cannot be seen: its address may have moved to a bridge of Open vSwitch. */
   readonly tunnelInterface?: string | null;
@@ -306,6 +308,7 @@ function placeNode(
     provider: provider
       .filter(p => interfaces.has(p.interface))
       .map(p => ({ physicalNetwork: p.physicalNetwork, interface: p.interface })),
+    hostKey: node.hostKey ?? null,
     facts: node.facts,
   };
 }

@@ -29,7 +29,8 @@ export interface ServiceContext {
   readonly release: ServiceRelease;
   /**
    * The secret of this name, made at the first use and stored sealed. `password` (40 of A-Z a-z 0-9) unless another
-   * kind is named; `fernet`: 32 bytes, URL-safe base64; `uuid`: version 4; `ceph`: a cephx key; `hex`: 64 hex digits.
+   * kind is named; `fernet`: 32 bytes, URL-safe base64; `uuid`: version 4; `ceph`: a cephx key; `hex`: 64 hex digits; `ssh`: an ed25519 private
+   * key as OpenSSH has it.
    */
   secret(name: string, kind?: SecretKind): string;
   /** The CA of the site and this node's certificate (names and all its addresses; server and client), PEM. */
@@ -38,7 +39,7 @@ export interface ServiceContext {
   template(path: string, values: TemplateValues): string;
 }
 
-export type SecretKind = 'password' | 'fernet' | 'uuid' | 'ceph' | 'hex';
+export type SecretKind = 'password' | 'fernet' | 'uuid' | 'ceph' | 'hex' | 'ssh';
 
 /** The part of a release's data file that is about one service. */
 export interface ServiceRelease {

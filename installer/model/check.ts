@@ -320,6 +320,7 @@ const secret = (_name: string, kind: SecretKind = 'password'): string =>
     fernet: `${'X'.repeat(43)}=`,
     uuid: '00000000-0000-4000-8000-000000000000',
     ceph: `AQ${'A'.repeat(36)}==`,
+    ssh: '-----BEGIN OPENSSH PRIVATE KEY-----\nsample\n-----END OPENSSH PRIVATE KEY-----\n',
     hex: '0'.repeat(64),
   })[kind];
 const tls = () => ({ ca: 'CA\n', certificate: 'CERTIFICATE\n', key: 'KEY\n' });

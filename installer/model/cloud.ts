@@ -58,6 +58,8 @@ export interface CloudNode {
   readonly storageAddress: string;
   /** Interface for provider networks, by physical network; empty on nodes without one. */
   readonly provider: readonly { readonly physicalNetwork: string; readonly interface: string }[];
+  /** Of its sshd, `ssh-ed25519 AAAA…`; null where it is not known. */
+  readonly hostKey?: string | null;
   readonly facts: NodeFacts;
 }
 

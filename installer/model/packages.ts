@@ -10,6 +10,7 @@ const SAMPLE_SECRETS = {
   fernet: `${'x'.repeat(43)}=`,
   uuid: '00000000-0000-4000-8000-000000000000',
   ceph: `AQ${'x'.repeat(36)}==`,
+  ssh: '-----BEGIN OPENSSH PRIVATE KEY-----\nsample\n-----END OPENSSH PRIVATE KEY-----\n',
   hex: '0'.repeat(64),
 } as const;
 

@@ -139,7 +139,13 @@ export async function observeRecords(node: string, looker: Looker): Promise<Reco
     volumes: allVolumes
       .filter(v => here(text(v, 'os-vol-host-attr:host')))
       .map(v => ({ id: text(v, 'id'), name: text(v, 'name'), status: text(v, 'status') })),
-    rows,
+    bindings: rows
+      .filter(([table]) => table === BINDINGS.join('.'))
+      .map(([, row]) => {
+        const [port = '', host = ''] = row.split(' ');
+        return { port, host };
+      }),
+    rows: rows.filter(([table]) => table !== BINDINGS.join('.')).map(([table, row]) => `${table}: ${row}`),
   };
 }
 
@@ -239,14 +245,22 @@ function parsePorts(output: string, ours: (name: string) => boolean): string[] {
     .map(([name]) => name);
 }
 
-/** Tables that have a node's name, with its columns and what leaves deleted rows out. */
-const TABLES: readonly (readonly [database: string, table: string, columns: readonly string[], alive: string])[] = [
+const BINDINGS = ['neutron', 'ml2_port_bindings'] as const;
+/** Tables that have a node's name, with its columns, what leaves deleted rows out, and what is told of a row. */
+const TABLES: readonly (readonly [
+  database: string,
+  table: string,
+  columns: readonly string[],
+  alive: string,
+  told?: string,
+])[] = [
   ['nova_api', 'host_mappings', ['host'], ''],
   ['nova_api', 'aggregate_hosts', ['host'], ''],
   ['nova', 'services', ['host'], 'deleted = 0'],
   ['nova', 'compute_nodes', ['host', 'hypervisor_hostname'], 'deleted = 0'],
   ['neutron', 'agents', ['host'], ''],
-  ['neutron', 'ml2_port_bindings', ['host'], ''],
+  // Of several bindings of a port, the API shows the one that is in use.
+  [...BINDINGS, ['host'], '', "CONCAT(port_id, ' ', host)"],
   ['neutron', 'ml2_distributed_port_bindings', ['host'], ''],
   ['cinder', 'services', ['host'], 'deleted = 0'],
 ];
@@ -257,14 +271,14 @@ export function rowsQuery(node: string, databases: ReadonlySet<string>): string 
   const is = (column: string) => `${column} = '${node}' OR ${column} LIKE '${node}.%' OR ${column} LIKE '${node}@%'`;
   return TABLES.filter(([database]) => databases.has(database))
     .map(
-      ([database, table, columns, alive]) =>
-        `SELECT '${database}.${table}', ${columns[0]} FROM ${database}.${table} WHERE (${columns.map(is).join(' OR ')})${alive ? ` AND ${alive}` : ''};`,
+      ([database, table, columns, alive, told = columns[0]!]) =>
+        `SELECT '${database}.${table}', ${told} FROM ${database}.${table} WHERE (${columns.map(is).join(' OR ')})${alive ? ` AND ${alive}` : ''};`,
     )
     .join('\n');
 }
 
 /** Read as root over MariaDB's socket: there is no API for host mappings. */
-async function observeRows(node: string, looker: Looker): Promise<string[]> {
+async function observeRows(node: string, looker: Looker): Promise<readonly (readonly [table: string, row: string])[]> {
   const shell = looker.controlShell('database');
   const query = rowsQuery(node, looker.databases);
   if (!shell || query === '') return [];
@@ -272,5 +286,8 @@ async function observeRows(node: string, looker: Looker): Promise<string[]> {
   return output
     .split('\n')
     .filter(line => line !== '')
-    .map(line => line.replace('\t', ': '));
+    .map(line => {
+      const [table = '', row = ''] = line.split('\t');
+      return [table, row] as const;
+    });
 }

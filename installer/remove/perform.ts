@@ -145,7 +145,11 @@ async function empty(d: PerformDeps, signal: AbortSignal): Promise<string | null
     d,
     signal,
     PATIENCE_MS,
-    r => r.servers.length === 0 && r.migrations.length === 0 && r.providers.every(p => p.consumers.length === 0),
+    r =>
+      r.servers.length === 0 &&
+      r.migrations.length === 0 &&
+      // What was built anew elsewhere keeps its allocations here until the host is back: never.
+      (d.nodeShell === null || r.providers.every(p => p.consumers.length === 0)),
   );
   const { servers, migrations } = records;
   if (servers.length > 0)
@@ -319,7 +323,7 @@ async function removeAgents(d: PerformDeps, signal: AbortSignal): Promise<string
       signal,
     });
   // Ports of routers follow to another gateway; those of shelved servers stay until somebody unbinds them.
-  const { ports } = await until(d, signal, PORTS_MS, r => r.ports.length === 0);
+  const { ports } = await until(d, signal, PORTS_MS, r => r.ports.length === 0 && r.bindings.length === 0);
   for (const p of ports)
     await d.api.request(
       'network',
@@ -328,7 +332,15 @@ async function removeAgents(d: PerformDeps, signal: AbortSignal): Promise<string
       { port: { 'binding:host_id': '' } },
       { accept: [404], signal },
     );
-  return ports.length === 0 ? null : `${ports.length} ports were still bound to it`;
+  // A move that went wrong leaves its binding beside the one that is in use.
+  for (const b of (await d.observe(signal)).bindings)
+    await d.api.request('network', 'DELETE', `/ports/${b.port}/bindings/${encodeURIComponent(b.host)}`, undefined, {
+      accept: [404],
+      signal,
+    });
+  return ports.length === 0
+    ? null
+    : `ports that were still bound to it are bound to nothing now: ${ports.map(p => p.id).join(', ')}`;
 }
 
 async function removeVolumeServices(d: PerformDeps, signal: AbortSignal): Promise<void> {

@@ -15,6 +15,8 @@ export interface RemovalContext {
   readonly volumeBackend: 'lvm' | 'ceph' | 'none';
   readonly release: Release;
   readonly force: boolean;
+  /** An earlier server began it: moves that are under way are its own, and are waited for. */
+  readonly resumed: boolean;
 }
 
 export interface Refusal {
@@ -73,6 +75,7 @@ const LIVE = new Set(['ACTIVE', 'PAUSED']);
 const STOPPED = new Set(['SHUTOFF']);
 
 const plural = (n: number, one: string): string => (n === 1 ? `one ${one}` : `${n} ${one}s`);
+const capital = (text: string): string => text[0]!.toUpperCase() + text.slice(1);
 const FEW = 5;
 const few = (names: readonly string[]): string =>
   names.length <= FEW ? names.join(', ') : `${names.slice(0, FEW).join(', ')} and ${names.length - FEW} more`;
@@ -104,6 +107,7 @@ function wayOf(s: ServerRecord, r: Records, context: RemovalContext): Extract<Or
   if (r.otherComputes.length === 0) return 'no other compute is up and enabled';
   if (s.ties.length > 0) return `it has ${s.ties.join(', ')}`;
   if (context.unreachable !== null) return 'rebuild';
+  if (context.resumed && s.task !== '') return 'live';
   if (LIVE.has(s.status)) return 'live';
   if (STOPPED.has(s.status) || s.status === 'VERIFY_RESIZE') return 'cold';
   return `it is in state ${s.status}, in which Nova moves no server`;
@@ -113,7 +117,7 @@ const isWay = (way: string): way is 'live' | 'cold' | 'rebuild' => ['live', 'col
 function refusalsOf(r: Records, c: RemovalContext): Refusal[] {
   const { node } = c;
   const found: Refusal[] = [];
-  const refuse = (forcible: boolean, message: string, hint: string) => found.push({ message, hint, forcible });
+  const refuse = (forcible: boolean, message: string, hint: string) => found.push({ message: capital(message), hint, forcible });
   const has = (service: string) => c.services.includes(service);
 
   if (c.services.some(s => CONTROL.includes(s)))
@@ -148,21 +152,21 @@ function refusalsOf(r: Records, c: RemovalContext): Refusal[] {
       'Give the role volume to another node and apply, or set `cloud.volumes.backend: none` in the site file.',
     );
 
-  const running = r.migrations.filter(m => m.status !== 'finished');
+  const running = c.resumed ? [] : r.migrations.filter(m => m.status !== 'finished');
   if (running.length > 0)
     refuse(
       false,
       `${plural(running.length, 'server')} of ${node} ${running.length === 1 ? 'is' : 'are'} being moved right now (${few(running.map(m => m.server))}).`,
       'Wait until that is over, then remove the node again.',
     );
-  const busy = r.servers.filter(s => s.task !== '' && !running.some(m => m.server === s.id));
+  const busy = (c.resumed ? [] : r.servers).filter(s => s.task !== '' && !running.some(m => m.server === s.id));
   if (busy.length > 0)
     refuse(
       false,
       `Nova is at work on ${plural(busy.length, 'server')} of ${node}: ${few(busy.map(s => `${called(s)}: ${s.task}`))}.`,
       'Wait until that is over, then remove the node again.',
     );
-  const waiting = r.migrations.filter(m => m.status === 'finished');
+  const waiting = c.resumed ? [] : r.migrations.filter(m => m.status === 'finished');
   if (waiting.length > 0)
     refuse(
       true,
@@ -177,6 +181,7 @@ function refusalsOf(r: Records, c: RemovalContext): Refusal[] {
       'Start it (`halligan apply` does) and remove the node again.',
     );
   const stuck = r.servers.flatMap(s => {
+    if (busy.includes(s)) return [];
     const way = wayOf(s, r, c);
     return isWay(way) ? [] : [`${called(s)}: ${way}`];
   });
@@ -234,21 +239,27 @@ export function planRemoval(r: Records, context: RemovalContext): RemovalPlan {
   });
 
   const computes = r.computeServices.filter(s => s.binary === 'nova-compute');
-  if (computes.some(s => s.enabled) || r.volumeServices.some(s => s.enabled))
-    stages.push([step('disable', 'host', `disable ${node} for new servers and volumes`, { kind: 'disable' }, [1, 60])]);
+  // Nova asks a compute that counts as up, and waits a minute for the answer of one that is dead.
   if (!reachable && computes.some(s => !s.forcedDown))
     stages.push([step('force-down', 'hypervisor', `mark ${node} as down`, { kind: 'force-down' }, [1, 60])]);
+  if (computes.some(s => s.enabled) || r.volumeServices.some(s => s.enabled))
+    stages.push([
+      step('disable', 'host', `disable ${node} for new servers and volumes`, { kind: 'disable' }, [1, 150]),
+    ]);
 
-  const confirms = r.migrations.filter(m => m.status === 'finished');
+  // Whatever else is under way was begun by an earlier server, and is only waited for.
+  const confirms = r.migrations.filter(m => m.status === 'finished' || !r.servers.some(s => s.id === m.server));
   if (confirms.length > 0)
     stages.push(
       confirms.map(m =>
         step(
           `confirm/${m.server}`,
           'hypervisor',
-          `confirm the ${m.type} of server ${m.server}`,
+          m.status === 'finished'
+            ? `confirm the ${m.type} of server ${m.server}`
+            : `wait for the end of the ${m.type} of server ${m.server}`,
           { kind: 'confirm', server: m.server },
-          [5, 180],
+          [5, 1800],
         ),
       ),
     );

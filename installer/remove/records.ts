@@ -61,6 +61,8 @@ export interface Records {
   readonly providers: readonly ProviderRecord[];
   readonly agents: readonly { readonly id: string; readonly type: string; readonly host: string }[];
   readonly ports: readonly PortRecord[];
+  /** Bindings of ports, those that a move left behind among them. */
+  readonly bindings: readonly { readonly port: string; readonly host: string }[];
   readonly ovn: OvnRecords;
   readonly volumeServices: readonly VolumeServiceRecord[];
   readonly volumes: readonly { readonly id: string; readonly name: string; readonly status: string }[];
@@ -91,6 +93,7 @@ export const NO_RECORDS: Records = {
   providers: [],
   agents: [],
   ports: [],
+  bindings: [],
   ovn: NO_OVN,
   volumeServices: [],
   volumes: [],
@@ -111,6 +114,7 @@ export function leftOver(r: Records): readonly string[] {
     ]),
     ...r.agents.map(a => `Neutron: ${a.type} on ${a.host} (${a.id})`),
     ...r.ports.map(p => `Neutron: port ${p.id}${p.owner ? ` (${p.owner})` : ''} is bound to it`),
+    ...r.bindings.map(b => `Neutron: binding of port ${b.port} to ${b.host}`),
     ...r.ovn.chassis.map(c => `OVN: chassis ${c.name}`),
     ...r.ovn.privates.map(c => `OVN: private record of chassis ${c.name}`),
     ...r.ovn.gateways.map(g => `OVN: gateway on chassis ${g.chassis} (${g.id})`),

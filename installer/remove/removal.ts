@@ -119,7 +119,12 @@ export async function prepareRemoval(
         },
       });
     const records = await observe(signal);
-    const plan = planRemoval(records, { ...contextOf(name, deps, node.roles), unreachable, force });
+    const plan = planRemoval(records, {
+      ...contextOf(name, deps, node.roles),
+      unreachable,
+      force,
+      resumed: options.resumed ?? false,
+    });
     if (node.roles.length === 0 && leftOver(records).length === 0 && !options.resumed)
       fail('not-allowed-now', `${name} has no role, and the cloud has nothing on record of it.`);
     if (plan.refusals.length > 0)
@@ -159,7 +164,7 @@ function contextOf(
   name: string,
   deps: RemovalDeps,
   roles: readonly string[],
-): Omit<RemovalContext, 'unreachable' | 'force'> {
+): Omit<RemovalContext, 'unreachable' | 'force' | 'resumed'> {
   const servicesOf = (of: readonly string[]) => {
     const named = new Set(of.flatMap(r => deps.catalogue.roles.get(r)?.services ?? []));
     return [...deps.catalogue.services.values()]
@@ -190,7 +195,7 @@ async function probe(
     return null;
   } catch (error) {
     if (signal.aborted || !(error instanceof ProblemError)) throw error;
-    return error.problem.message;
+    return error.problem.message.replace(/\.+$/, '');
   }
 }
 
@@ -274,7 +279,9 @@ export async function walkRemoval(
           return await performStep(performer, s, AbortSignal.any([signal, deadline]));
         } catch (error) {
           if (signal.aborted || !deadline.aborted) throw error;
-          return fail('timed-out', `${node}: "${s.title}" was not over after ${s.timeoutSeconds} s.`);
+          return fail('timed-out', `${node}: "${s.title}" was not over after ${s.timeoutSeconds} s.`, {
+            hint: `Look at what it waits for; halligan cloud remove ${node} goes on from there.`,
+          });
         }
       });
       done++;

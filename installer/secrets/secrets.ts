@@ -2,8 +2,10 @@
  * The cloud's secrets. What is desired is made by pure, synchronous functions, and they need passwords: so all are read
  * once, new ones are made at their first use, and `flush()` stores these, sealed, before anything of a plan is used.
  */
+
 import { randomBytes, randomInt, randomUUID } from 'node:crypto';
 import type { Clock } from '../../provisioner/core/clock.js';
+import { makeSshKey } from '../../provisioner/core/keys.js';
 import type { SecretStore } from '../../provisioner/core/secrets.js';
 import type { SecretKind } from '../model/catalogue.js';
 import { SecretMask } from './mask.js';
@@ -36,6 +38,7 @@ const KINDS: Readonly<Record<SecretKind, { make: (nowMs: number) => string; look
   uuid: { make: () => randomUUID(), looksLike: /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/ },
   ceph: { make: cephKey, looksLike: /^AQ[A-Za-z0-9+/]{36}==$/ },
   hex: { make: () => randomBytes(32).toString('hex'), looksLike: /^[0-9a-f]{64}$/ },
+  ssh: { make: makeSshKey, looksLike: /^-----BEGIN OPENSSH PRIVATE KEY-----\n/ },
 };
 
 export interface CloudSecrets {

@@ -18,6 +18,9 @@ export const digestOf = (salt: string, piece: string): string =>
 
 /** The first characters of the value, and of it within base64 (`Authorization: Basic …`) at the three places where it may begin. */
 function pieces(value: string): string[] {
+  // A key in PEM begins like all its kind, and lines are what a log has of it: the end of the last whole line is its own.
+  const lines = value.split('\n').filter(line => line !== '' && !line.startsWith('-----'));
+  if (value.startsWith('-----')) return [(lines.at(-2) ?? lines[0] ?? '').slice(-PIECE)];
   const inBase64 = [0, 1, 2].map(before => {
     const text = Buffer.concat([Buffer.alloc(before), Buffer.from(value)]).toString('base64');
     return text.slice(Math.ceil((before * 8) / 6), Math.floor(((before + Buffer.byteLength(value)) * 8) / 6));

@@ -158,6 +158,7 @@ export function evidenceRequest(
       '/etc/libvirt/libvirtd.conf',
       '/etc/rabbitmq/rabbitmq.conf',
       '/etc/memcached.conf',
+      '/etc/ceph/ceph.conf',
       '/etc/swift/*.conf',
       '/etc/rsyncd.conf',
       ...TOKEN_APIS,

@@ -83,6 +83,18 @@ export function addCloudRoutes(api: Api, services: ApiServices): void {
     },
     async (request, reply) => reply.code(202).send(await cloud().verify(request.body)),
   );
+  api.post(
+    '/cloud/security',
+    {
+      schema: {
+        tags: ['cloud'],
+        summary: 'Check the cloud against the OpenStack Security Guide, and more; nothing is changed',
+        body: C.SecuritySchema,
+        response: answers(202, C.RunIdSchema, 'The run; its result is the report'),
+      },
+    },
+    async (_request, reply) => reply.code(202).send(await cloud().security()),
+  );
   api.get(
     '/cloud/verify/latest',
     {

@@ -92,6 +92,8 @@ export const VerifySchema = Type.Object(
   closed,
 );
 
+export const SecuritySchema = Type.Object({}, closed);
+
 export const RemovalSchema = Type.Object(
   { force: Type.Boolean({ default: false, description: 'Although that costs data or virtual machines.' }) },
   closed,

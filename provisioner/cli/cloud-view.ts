@@ -206,6 +206,11 @@ export function verifySentence(report: VerifyReport): string {
   return `${parts.join('; ')}.`;
 }
 
+export function securitySentence(report: VerifyReport): string {
+  const of = (state: string) => report.steps.filter(s => s.state === state).length;
+  return `${of('passed')} passed, ${of('failed')} failed, ${of('skipped')} not applicable; ${about(report.seconds)}.`;
+}
+
 /** For `source` in a shell, as every client of OpenStack reads it. */
 export const openrc = (c: CloudCredentials): string =>
   [

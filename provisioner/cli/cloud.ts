@@ -33,6 +33,7 @@ import {
   progressWidths,
   resultText,
   roleText,
+  securitySentence,
   verifySentence,
 } from './cloud-view.js';
 import { type Context, collect, command, parseCount, parseDuration, usage, withFormat } from './context.js';
@@ -266,6 +267,24 @@ function addCloud(program: Command, deps: CliDeps): void {
         return printReport(context, asVerifyReport(run.result) ?? withoutResult(run));
       }),
     );
+  withFormat(
+    cloud
+      .command('security')
+      .description('check the cloud against the OpenStack Security Guide, and more; exit code 1 if anything fails'),
+  )
+    .option('--no-wait', 'end as soon as the run has begun')
+    .option('--timeout <duration>', 'give up waiting after this time; the run goes on', parseDuration)
+    .action(
+      command(deps, async (context, options: { wait: boolean; timeout?: number }) => {
+        const from = await latestEvent(context);
+        const { runId } = await context.api().json<{ runId: string }>('POST', '/cloud/security', {});
+        if (!options.wait) return printRunId(context, runId);
+        const run = await follow(context, runId, from, options.timeout, e =>
+          e.type === 'cloud.check' && e.data['state'] === 'failed' ? checkLine(e) : null,
+        );
+        return printSecurity(context, asVerifyReport(run.result) ?? withoutResult(run));
+      }),
+    );
   withFormat(cloud.command('report').description('the newest proof')).action(
     command(deps, async context => {
       const { report } = await context.api().json<{ report: VerifyReport | null }>('GET', '/cloud/verify/latest');
@@ -451,6 +470,27 @@ function printReport(context: Context, report: VerifyReport): ExitCode {
   for (const hint of new Set(report.steps.flatMap(s => (s.state === 'failed' && s.hint ? [s.hint] : []))))
     context.note(`hint: ${hint}`);
   if (people(context)) context.note(verifySentence(report));
+  return report.ok ? EXIT.ok : EXIT.failed;
+}
+
+function printSecurity(context: Context, report: VerifyReport): ExitCode {
+  context.print(report.steps, {
+    value: report,
+    name: s => s.name,
+    columns: [
+      { title: 'CHECK', cell: s => s.name },
+      {
+        title: 'RESULT',
+        cell: s => (s.state === 'skipped' ? 'not applicable' : s.state),
+        colour: s => (s.state === 'passed' ? 'green' : s.state === 'failed' ? 'red' : 'yellow'),
+      },
+      { title: 'WHAT', cell: s => s.title },
+      { title: 'WHY', cell: s => s.message?.replace(/^Not applicable: /, '') ?? null },
+    ],
+  });
+  for (const hint of new Set(report.steps.flatMap(s => (s.state === 'failed' && s.hint ? [s.hint] : []))))
+    context.note(`hint: ${hint}`);
+  if (people(context)) context.note(securitySentence(report));
   return report.ok ? EXIT.ok : EXIT.failed;
 }
 

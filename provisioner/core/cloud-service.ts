@@ -137,7 +137,7 @@ export interface VerifyStep {
   readonly hint: string | null;
 }
 
-/** Result of a run of the kind `cloud-verify`. */
+/** Result of a run of the kind `cloud-verify`, and of `cloud-security`, whose steps are checks: those that do not apply are skipped, with the reason. */
 export interface VerifyReport {
   readonly runId: string;
   readonly startedMs: number;
@@ -174,6 +174,11 @@ export interface CloudService {
   drift(): Promise<PlanView>;
   /** @throws ProblemError request-invalid for an unknown step, cloud-busy */
   verify(options: VerifyOptions): Promise<{ runId: string }>;
+  /**
+   * Looks whether the cloud is as secure as it should be: the OpenStack Security Guide's checks and our own. Changes nothing.
+   * @throws ProblemError plan-refused where there is no cloud, cloud-busy
+   */
+  security(): Promise<{ runId: string }>;
   /** Of the newest verification that came to an end, or null. */
   latestVerification(): Promise<VerifyReport | null>;
   /** @throws ProblemError not-allowed-now before the cloud was laid down */
@@ -213,7 +218,7 @@ export interface CloudEventData {
     /** Of the problem, where it failed or is blocked. */
     readonly message: string | null;
   };
-  /** A step of a verification began or ended. */
+  /** A step of a verification or a security check began or ended. */
   'cloud.check': {
     readonly runId: string;
     readonly name: string;

@@ -85,8 +85,12 @@ const LOOK_MS = 1000;
 /** Does the lab live? Where there is an agent, the lab lives as long as it does. */
 function lives(lab: Lab, socket: string): boolean {
   if (!existsSync(socket)) return false;
-  const agent = join(lab.runDir, 'agent.json');
-  return !existsSync(agent) || alive(JSON.parse(readFileSync(agent, 'utf8')) as ProcessId);
+  try {
+    return alive(JSON.parse(readFileSync(join(lab.runDir, 'agent.json'), 'utf8')) as ProcessId);
+  } catch {
+    // There is none, or it is being written.
+    return true;
+  }
 }
 
 async function main(file: string): Promise<void> {

@@ -40,6 +40,36 @@ function clock(ctx: ServiceContext): readonly Resource[] {
   ];
 }
 
+/** What answers on all addresses of a node besides sshd; and sshd itself takes keys only. */
+function hardening(): readonly Resource[] {
+  const resolved = '/etc/systemd/resolved.conf.d/halligan.conf';
+  const sshd = '/etc/ssh/sshd_config.d/60-halligan.conf';
+  return [
+    directory({ path: '/etc/systemd/resolved.conf.d' }),
+    file({
+      path: resolved,
+      content: '# Written by Halligan: nodes are found by /etc/hosts and DNS.\n[Resolve]\nLLMNR=no\nMulticastDNS=no\n',
+    }),
+    command({
+      name: 'no-llmnr',
+      title: 'Answer no questions of neighbours for names (LLMNR)',
+      check: "! ss -Hln 'sport = :5355' | grep -q .",
+      apply: 'systemctl try-restart systemd-resolved.service',
+    }),
+    file({
+      path: sshd,
+      content:
+        '# Written by Halligan. Keys only; a file with a smaller number wins.\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n',
+    }),
+    command({
+      name: 'ssh-keys-only',
+      title: 'Let nobody log in over SSH by password',
+      stamp: 'keys-only',
+      apply: 'sshd -t\nsystemctl try-reload-or-restart ssh.service',
+    }),
+  ];
+}
+
 function build(ctx: ServiceContext): readonly Resource[] {
   const { cloud, node } = ctx;
   const known = new Set([cloud.api.address, ...cloud.nodes.flatMap(n => [n.name, n.fqdn])]);
@@ -85,6 +115,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
           unit({ unit: 'systemd-sysctl.service', watches: ['/etc/sysctl.d/60-halligan.conf'] }),
         ]
       : []),
+    ...hardening(),
     ...clock(ctx),
     command({
       name: 'ready',

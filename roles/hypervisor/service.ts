@@ -3,11 +3,21 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import { type CloudModel, type CloudNode, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { firstRefusal, optionalPackages, userspaceDatapath } from '../network-agent/chassis.js';
-import { dropIn, openstackValues, unitName } from '../shared.js';
+import { dropIn, guarded, NOVA_FILES, openstackValues, unitName } from '../shared.js';
 import { cephMonitors, usesCeph } from '../volume-backend/ceph.js';
 
 const QEMU = '/usr/bin/qemu-system-x86_64';
 const MIGRATION_PORT = 16_514;
+
+/** https://gnutls.org/manual/html_node/System_002dwide-configuration-of-the-library.html; Ubuntu brings the same since 24.04. */
+const GNUTLS = '/etc/gnutls/config';
+const OLD_TLS_OFF = `# Written by Halligan.
+[overrides]
+disabled-version = tls1.0
+disabled-version = tls1.1
+disabled-version = dtls0.9
+disabled-version = dtls1.0
+`;
 
 /** How instances run, and why: an operator who sees `qemu` asks at once. */
 export function virtualization(
@@ -87,6 +97,37 @@ function checksumWrapper({ cloud, node, template }: ServiceContext): readonly Re
   ];
 }
 
+const SSH_DIR = '/var/lib/nova/.ssh';
+
+/**
+ * A server that does not run is moved by copying its disk over SSH, from one hypervisor's account `nova` to the other's
+ * (nova, libvirt.remote_filesystem_transport). One key for all of them, taken from the hypervisors' addresses only, and
+ * their host keys are those that we log in with.
+ */
+function migrationKeys({ cloud, secret }: ServiceContext): readonly Resource[] {
+  const hypervisors = nodesWith(cloud, 'hypervisor');
+  const own = (path: string, content: string, mode: number) =>
+    file({ path: `${SSH_DIR}/${path}`, content, owner: 'nova', group: 'nova', mode });
+  const restrict = `from="${hypervisors.map(n => n.address).join(',')}",no-agent-forwarding,no-port-forwarding,no-pty,no-X11-forwarding`;
+  return [
+    directory({ path: SSH_DIR, owner: 'nova', group: 'nova', mode: 0o700 }),
+    own('id_ed25519', secret('nova/ssh', 'ssh'), 0o600),
+    own(
+      'known_hosts',
+      hypervisors.flatMap(n => (n.hostKey ? [`${n.address},${n.name},${n.fqdn} ${n.hostKey}\n`] : [])).join(''),
+      0o644,
+    ),
+    command({
+      name: 'migration-key',
+      title: 'Let the hypervisors copy disks to each other',
+      check: `[ "$(cat ${SSH_DIR}/authorized_keys)" = '${restrict}'" $(ssh-keygen -y -f ${SSH_DIR}/id_ed25519)" ]`,
+      apply: `t=$(mktemp ${SSH_DIR}/authorized_keys.XXXXXX)
+printf '%s %s\\n' '${restrict}' "$(ssh-keygen -y -f ${SSH_DIR}/id_ed25519)" >"$t"
+chown nova:nova "$t"; chmod 600 "$t"; mv -f "$t" ${SSH_DIR}/authorized_keys`,
+    }),
+  ];
+}
+
 /** The account of Ceph that attaches volumes. Written by volume-backend where that is on this node. */
 function cephClient(context: ServiceContext): readonly Resource[] {
   const { cloud, node, secret, template } = context;
@@ -149,6 +190,9 @@ function libvirt(context: ServiceContext): readonly Resource[] {
       content: template('etc/libvirt/libvirtd.conf.hbs', { peers }),
     }),
     ...checksumWrapper(context),
+    // libvirt and QEMU (screens, migrations) take the TLS versions of the system; QEMU has no option of its own.
+    directory({ path: '/etc/gnutls' }),
+    file({ path: GNUTLS, content: OLD_TLS_OFF }),
     file({
       path: socketFile,
       content: template('etc/systemd/system/libvirtd-tls.socket.d/halligan.conf.hbs', { listen }),
@@ -172,6 +216,7 @@ systemctl restart ${tlsSocket}`,
         '/etc/libvirt/libvirtd.conf',
         '/etc/pki/CA/cacert.pem',
         '/etc/pki/libvirt/servercert.pem',
+        GNUTLS,
       ],
       ready: `virsh -q -c qemu:///system version && ss -Hltn 'sport = :${MIGRATION_PORT}' | grep -q ${listen}`,
       expectedSeconds: 3,
@@ -203,6 +248,7 @@ function build(context: ServiceContext): readonly Resource[] {
     ...libvirt(context),
     ...cephClient(context),
     directory({ path: '/etc/nova', group: 'nova', mode: 0o750 }),
+    guarded('nova', NOVA_FILES),
     file({
       path: config,
       content: template('etc/nova/nova-compute.conf.hbs', {
@@ -226,6 +272,7 @@ function build(context: ServiceContext): readonly Resource[] {
       mode: 0o640,
       grammar: 'ini',
     }),
+    ...migrationKeys(context),
     file({ path: defaults, content: template('etc/default/nova-compute.sh.hbs', {}) }),
     unit({
       unit: unitName(context, 'compute'),

@@ -2,7 +2,7 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import type { CloudModel, CloudNode } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { ovnSouthbound } from '../network-control/service.js';
-import { CA_FILE, certificate, unitName } from '../shared.js';
+import { CA_FILE, certificate, guarded, NEUTRON_FILES, unitName } from '../shared.js';
 import {
   bridgeMappings,
   bridgesOf,
@@ -136,6 +136,7 @@ function metadataAgent(context: ServiceContext): readonly Resource[] {
   const defaults = '/etc/default/neutron-ovn-metadata-agent';
   return [
     directory({ path: '/etc/neutron', group: 'neutron', mode: 0o750 }),
+    guarded('neutron', NEUTRON_FILES),
     file({
       path: config,
       content: template('etc/neutron/neutron_ovn_metadata_agent.ini.hbs', {

@@ -1,7 +1,16 @@
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { addressOf, type CloudModel, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
-import { CA_FILE, certificate, databaseUrl, listenAddress, openstackValues, unitName } from '../shared.js';
+import {
+  CA_FILE,
+  certificate,
+  databaseUrl,
+  guarded,
+  listenAddress,
+  NEUTRON_FILES,
+  openstackValues,
+  unitName,
+} from '../shared.js';
 import { networkObjects } from './objects.js';
 import { neutronServer } from './server.js';
 
@@ -78,6 +87,7 @@ function build(context: ServiceContext): readonly Resource[] {
     listenOverTls(node.address),
     directory({ path: '/etc/neutron', group: 'neutron', mode: 0o750 }),
     ...tls.resources,
+    guarded('neutron', NEUTRON_FILES),
     config(
       neutronConf,
       template('etc/neutron/neutron.conf.hbs', {

@@ -2,7 +2,7 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import { type CloudModel, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { optionalPackages } from '../network-agent/chassis.js';
-import { databaseUrl, dropIn, openstackValues, unitName } from '../shared.js';
+import { CINDER_FILES, databaseUrl, dropIn, guarded, openstackValues, unitName } from '../shared.js';
 import { cephResources, usesCeph } from './ceph.js';
 
 export const VOLUME_GROUP = 'cinder-volumes';
@@ -72,6 +72,7 @@ function build(context: ServiceContext): readonly Resource[] {
     ...release.mask.map(masked),
     ...(ceph ? cephResources(context) : lvmResources(context)),
     directory({ path: '/etc/cinder', group: 'cinder', mode: 0o750 }),
+    guarded('cinder', CINDER_FILES),
     file({
       path: config,
       content: template('etc/cinder/cinder-volume.conf.hbs', {

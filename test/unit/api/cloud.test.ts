@@ -59,6 +59,7 @@ describe('the cloud of a site without one', () => {
       ['GET', '/cloud/credentials'],
       ['POST', '/cloud/apply', {}],
       ['POST', '/cloud/verify', {}],
+      ['POST', '/cloud/security', {}],
       ['POST', '/cloud/nodes/vol/remove', {}],
     ] as const) {
       const p = await problemOf(method, path, body);
@@ -113,6 +114,14 @@ describe('a proof', () => {
     expect(calls).toEqual([['verify', { only: ['floating-ip'], keep: true }]]);
     expect(await client.json('GET', '/cloud/verify/latest')).toEqual({ report: BAD_REPORT });
     expect((await problemOf('POST', '/cloud/verify', { only: [] })).message).toMatch(/at least 1 entries/);
+  });
+
+  it('of its security is begun without words, and answers with its run', async () => {
+    const calls: unknown[][] = [];
+    const { client, problemOf } = await withCloud(obedientCloud({ calls, report: BAD_REPORT }));
+    expect(await client.json('POST', '/cloud/security', {})).toHaveProperty('runId');
+    expect(calls).toEqual([['security', null]]);
+    expect((await problemOf('POST', '/cloud/security', { only: ['x'] })).message).toMatch(/only/);
   });
 
   it('is null before the first', async () => {

@@ -314,6 +314,17 @@ export function obedientCloud(
           end: { state: report.ok ? 'done' : 'failed', result: report },
         });
       },
+      async security() {
+        calls.push(['security', null]);
+        const report = options.report ?? REPORT;
+        return perform('security', {
+          events: report.steps.map(s => ({
+            type: 'cloud.check',
+            data: { name: s.name, title: s.title, state: s.state, seconds: s.seconds, message: s.message },
+          })),
+          end: { state: report.ok ? 'done' : 'failed', result: report },
+        });
+      },
       latestVerification: async () => options.report ?? null,
       credentials: async () => ({
         authUrl: 'https://10.99.0.11:5000/v3',
@@ -378,6 +389,7 @@ export const busyCloud = (): ((stage: CloudStage) => CloudService) => stage => (
   ...obedientCloud()(stage),
   apply: async () => fail('cloud-busy', 'The run run-7 works on the cloud.'),
   verify: async () => fail('cloud-busy', 'The run run-7 works on the cloud.'),
+  security: async () => fail('cloud-busy', 'The run run-7 works on the cloud.'),
 });
 
 export const CATALOGUE: CatalogueView = {

@@ -82,6 +82,8 @@ describe('what commands of the cloud print', () => {
     ['drift', 'drift --diff', obedientCloud({ drift: plan([ACTIONS[4]!]) })],
     ['a proof', 'cloud verify', obedientCloud()],
     ['a failed proof', 'cloud verify --only floating-ip', obedientCloud({ report: BAD_REPORT })],
+    ['security', 'cloud security', obedientCloud()],
+    ['security that fails', 'cloud security --timeout 60s', obedientCloud({ report: BAD_REPORT })],
     ['no report', 'cloud report', obedientCloud()],
     ['credentials', 'cloud credentials', obedientCloud()],
     ['credentials', 'cloud credentials --export', obedientCloud()],
@@ -107,7 +109,7 @@ describe('what commands of the cloud print', () => {
 
   it('says that there is no cloud where the site has none', async () => {
     const halligan = await at();
-    for (const line of ['plan', 'apply', 'drift', 'cloud verify', 'cloud credentials']) {
+    for (const line of ['plan', 'apply', 'drift', 'cloud verify', 'cloud security', 'cloud credentials']) {
       const run = await halligan(line);
       expect([run.code, run.err.split('\n')[0]], line).toEqual([
         3,

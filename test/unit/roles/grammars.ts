@@ -15,6 +15,7 @@ type Grammar =
   | 'lvm'
   | 'rsyncd'
   | 'hosts'
+  | 'sshd'
   | 'words';
 
 /** First that fits; a path that none fits is a finding: who writes a new kind of file names its grammar here. */
@@ -24,13 +25,14 @@ const BY_PATH: readonly (readonly [RegExp, Grammar])[] = [
   [/\.py$/, 'python'],
   [/^\/etc\/default\/|^\/usr\/local\/sbin\/|\/rabbitmq-env\.conf$|^\/usr\/bin\/qemu-/, 'shell'],
   [/^\/etc\/apache2\//, 'apache'],
-  [/^\/etc\/systemd\/|keyring$/, 'ini'],
+  [/^\/etc\/systemd\/|^\/etc\/gnutls\/|keyring$/, 'ini'],
   [/\/(rabbitmq\.conf|libvirtd\.conf|qemu\.conf|initiatorname\.iscsi)$|^\/etc\/sysctl\.d\//, 'settings'],
   [/^\/etc\/lvm\//, 'lvm'],
   [/\/rsyncd\.conf$/, 'rsyncd'],
   [/^\/etc\/hosts$/, 'hosts'],
+  [/^\/etc\/ssh\/sshd_config/, 'sshd'],
   [
-    /^\/etc\/(halligan\/|chrony\/|memcached\.conf|openvswitch\/|keystone\/(fernet|credential)-keys\/|rabbitmq\/enabled_plugins|tgt\/)|erlang\.cookie$/,
+    /^\/etc\/(halligan\/|chrony\/|memcached\.conf|openvswitch\/|keystone\/(fernet|credential)-keys\/|rabbitmq\/enabled_plugins|tgt\/)|erlang\.cookie$|cloud-init\.disabled$|\/\.ssh\//,
     'words',
   ],
 ];
@@ -93,6 +95,7 @@ const LINES = {
   /** lvm.conf(5): sections in braces. */
   lvm: /^$|^\s*#|^[a-z]+ \{$|^\}$|^\t[a-z_]+ = \S.*$/,
   hosts: /^$|^#|^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f:]+)( +[a-z0-9.-]+)+$/,
+  sshd: /^$|^#|^[A-Z][A-Za-z]+ \S.*$/,
   /** No control characters, no blanks at the end. */
   words: /^$|^\P{Cc}*[^\s\p{Cc}]$/u,
 } as const;
