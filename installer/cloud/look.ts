@@ -1,5 +1,5 @@
 /** Looks at nodes over SSH: one command each, all nodes at once. */
-import type { Clock } from '../../provisioner/core/clock.js';
+import { type Clock, sleep } from '../../provisioner/core/clock.js';
 import type { Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { Placed } from '../engine/desired.js';
@@ -16,6 +16,8 @@ export type Looked<T> = { readonly ok: true; readonly value: T } | { readonly ok
 
 const FACTS_TIMEOUT_MS = 30_000;
 const OBSERVE_TIMEOUT_MS = 120_000;
+const LOOK_TRIES = 4;
+const LOOK_PAUSE_MS = 2000;
 
 async function shell(
   deps: LookDeps,
@@ -35,13 +37,20 @@ async function shell(
   );
 }
 
+/** A node that is busy (its login manager, above all) takes the connection and is slow to open a session on it. */
+const slowToOpen = (error: unknown): boolean =>
+  error instanceof ProblemError && error.problem.code === 'ssh-failed' && error.problem.detail?.['began'] === true;
+
+/** A look changes nothing, so it is repeated where the node was there but did not answer in time. */
 async function attempt<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
-  try {
-    return { ok: true, value: await work() };
-  } catch (error) {
-    if (signal?.aborted || !(error instanceof ProblemError)) throw error;
-    return { ok: false, problem: asProblem(error) };
-  }
+  for (let tries = 1; ; tries++)
+    try {
+      return { ok: true, value: await work() };
+    } catch (error) {
+      if (signal?.aborted || !(error instanceof ProblemError)) throw error;
+      if (!slowToOpen(error) || tries === LOOK_TRIES) return { ok: false, problem: asProblem(error) };
+      await sleep(LOOK_PAUSE_MS, signal);
+    }
 }
 
 export const lookAtFacts = (

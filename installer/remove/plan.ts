@@ -117,7 +117,8 @@ const isWay = (way: string): way is 'live' | 'cold' | 'rebuild' => ['live', 'col
 function refusalsOf(r: Records, c: RemovalContext): Refusal[] {
   const { node } = c;
   const found: Refusal[] = [];
-  const refuse = (forcible: boolean, message: string, hint: string) => found.push({ message: capital(message), hint, forcible });
+  const refuse = (forcible: boolean, message: string, hint: string) =>
+    found.push({ message: message.startsWith('one ') ? capital(message) : message, hint, forcible });
   const has = (service: string) => c.services.includes(service);
 
   if (c.services.some(s => CONTROL.includes(s)))
@@ -217,7 +218,7 @@ export function planRemoval(r: Records, context: RemovalContext): RemovalPlan {
   const { node, force } = context;
   const services = [...new Set([...context.services, ...servicesOnRecord(r)])];
   const c: RemovalContext = { ...context, services };
-  const refusals = refusalsOf(r, c).filter(f => !(force && f.forcible));
+  const refusals = refusalsOf(r, context).filter(f => !(force && f.forcible));
   const reachable = c.unreachable === null;
   const stages: RemovalStep[][] = [];
   const step = (

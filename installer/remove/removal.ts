@@ -8,7 +8,7 @@ import { inputHash } from '../../provisioner/core/input-hash.js';
 import type { Run } from '../../provisioner/core/journal.js';
 import { asProblem, fail, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { PlannerDeps, ReadyPlan } from '../cloud/planner.js';
-import { nodesWith } from '../model/cloud.js';
+import { nodesWith, type Release } from '../model/cloud.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import { observeRecords } from './observe.js';
 import { type PerformDeps, performStep } from './perform.js';
@@ -35,9 +35,8 @@ export type RemovalDeps = Pick<
   | 'clock'
   | 'log'
   | 'catalogue'
-  | 'release'
   | 'settings'
->;
+> & { readonly release: Release };
 
 export type RemovalCloud = Pick<ReadyPlan, 'model' | 'targets' | 'client'> & {
   readonly secrets: { readonly mask: (text: string) => string };

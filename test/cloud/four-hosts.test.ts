@@ -73,6 +73,8 @@ describe('a cloud from hosts that answer SSH', () => {
     const began = Date.now();
     const plan = await cloud.plan();
     const seconds = (Date.now() - began) / 1000;
+    // A node that could not be looked at has no actions either.
+    expect(plan.nodes.filter(n => !n.reachable)).toEqual([]);
     expect(plan.actions.map(a => `${a.id}: ${a.reason}`)).toEqual([]);
     console.log(`a plan of the unchanged cloud took ${seconds.toFixed(1)} s`);
     const { result } = await cloud.apply();

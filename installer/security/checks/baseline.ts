@@ -387,11 +387,13 @@ const transport: readonly SecurityCheck[] = [
       ['volume-backend', 'hypervisor'].flatMap(service =>
         on(e, service).flatMap(s => {
           const global = parseIni(content(s, '/etc/ceph/ceph.conf'))['global'] ?? {};
+          // A hypervisor is a client, and nothing else.
+          const sides = s.node.services.includes('volume-backend') ? ['cluster', 'service', 'client'] : ['client'];
           const must = (key: string, value: string) =>
             global[key] === value ? [] : [`${s.node.name}: ${key} of /etc/ceph/ceph.conf is not ${value}`];
           return [
-            ...['cluster', 'service', 'client'].flatMap(x => must(`ms_${x}_mode`, 'secure')),
-            ...['cluster', 'service', 'client'].flatMap(x => must(`auth_${x}_required`, 'cephx')),
+            ...sides.flatMap(x => must(`ms_${x}_mode`, 'secure')),
+            ...sides.flatMap(x => must(`auth_${x}_required`, 'cephx')),
           ];
         }),
       ),
