@@ -1,29 +1,12 @@
 /** Wanted against observed: the plan of one node's actions. Pure. */
 import { createHash } from 'node:crypto';
 import { createTwoFilesPatch } from 'diff';
+import type { ActionView } from '../../provisioner/core/cloud-service.js';
 import type { DesiredState, Placed } from './desired.js';
 import { type Observed, stampName, stampOfUnit } from './observe.js';
 
-export type ActionKind = 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
-
-/** One thing that will be done. Safe to show and to store: secrets are masked before it leaves the engine. */
-export interface Action {
-  /** Key of the resource: `NODE/SERVICE/ID`. */
-  readonly id: string;
-  readonly node: string;
-  readonly service: string;
-  readonly kind: ActionKind;
-  /** What will be done: "restart nova-api.service". */
-  readonly title: string;
-  /** Why: "its configuration changed". */
-  readonly reason: string;
-  /** Ids of actions that must have succeeded. */
-  readonly needs: readonly string[];
-  readonly destroys: string | null;
-  readonly interrupts: string | null;
-  readonly expectedSeconds: number;
-  readonly diff?: string;
-}
+/** One thing that will be done, as it is shown. Secrets are masked before it leaves the planner. */
+export type Action = ActionView;
 
 /** An action of a node with what is needed to carry it out. */
 export interface NodeAction {

@@ -5,6 +5,15 @@
  */
 export const shortName = (host: string): string => host.split('@')[0]!.split('.')[0]!.toLowerCase();
 
+/**
+ * The same as a condition of SQL.
+ * @param node name of a node: letters, digits and hyphens
+ */
+export function hostIsSql(node: string, column: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9-]*$/.test(node)) throw new Error(`${JSON.stringify(node)} is no name of a node`);
+  return `${column} = '${node}' OR ${column} LIKE '${node}.%' OR ${column} LIKE '${node}@%'`;
+}
+
 /** Whether a record's host is this node, by its short or by any full name. */
 export const hostIs =
   (node: string) =>

@@ -2,7 +2,7 @@
 import { fail } from '../../provisioner/core/problem.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import { at, type Json, maybeText, text, texts } from '../openstack/json.js';
-import { hostIs } from './names.js';
+import { hostIs, hostIsSql } from './names.js';
 import { NO_OVN, type OvnRecords, type PortRecord, type Records, type ServerRecord } from './records.js';
 
 /** uuids for services, flavors inside servers, moves without a target. */
@@ -256,7 +256,8 @@ const TABLES: readonly (readonly [
 ])[] = [
   ['nova_api', 'host_mappings', ['host'], ''],
   ['nova_api', 'aggregate_hosts', ['host'], ''],
-  ['nova', 'services', ['host'], 'deleted = 0'],
+  // Deleted ones, too: see `archiveServices`.
+  ['nova', 'services', ['host'], ''],
   ['nova', 'compute_nodes', ['host', 'hypervisor_hostname'], 'deleted = 0'],
   ['neutron', 'agents', ['host'], ''],
   // Of several bindings of a port, the API shows the one that is in use.
@@ -265,14 +266,11 @@ const TABLES: readonly (readonly [
   ['cinder', 'services', ['host'], 'deleted = 0'],
 ];
 
-/** @param node name of a node: letters, digits and hyphens */
 export function rowsQuery(node: string, databases: ReadonlySet<string>): string {
-  if (!/^[A-Za-z0-9][A-Za-z0-9-]*$/.test(node)) throw new Error(`${JSON.stringify(node)} is no name of a node`);
-  const is = (column: string) => `${column} = '${node}' OR ${column} LIKE '${node}.%' OR ${column} LIKE '${node}@%'`;
   return TABLES.filter(([database]) => databases.has(database))
     .map(
       ([database, table, columns, alive, told = columns[0]!]) =>
-        `SELECT '${database}.${table}', ${told} FROM ${database}.${table} WHERE (${columns.map(is).join(' OR ')})${alive ? ` AND ${alive}` : ''};`,
+        `SELECT '${database}.${table}', ${told} FROM ${database}.${table} WHERE (${columns.map(c => hostIsSql(node, c)).join(' OR ')})${alive ? ` AND ${alive}` : ''};`,
     )
     .join('\n');
 }

@@ -4,7 +4,7 @@ import { fail } from '../../provisioner/core/problem.js';
 import { quote } from '../../provisioner/core/render.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import { at, number, text } from '../openstack/json.js';
-import { hostIs } from './names.js';
+import { hostIs, hostIsSql } from './names.js';
 import { COMPUTE, PLACEMENT } from './observe.js';
 import type { Order, RemovalStep } from './plan.js';
 import { leftOver, type Records } from './records.js';
@@ -20,7 +20,7 @@ export interface PerformDeps {
   /** Shell on the node itself; null: it is not reached. */
   readonly nodeShell: ((script: string, timeoutMs: number, signal: AbortSignal) => Promise<string>) | null;
   readonly controlShell: (
-    service: 'network-control' | 'volume-control' | 'messaging',
+    service: 'database' | 'network-control' | 'volume-control' | 'messaging',
   ) => ((script: string, timeoutMs: number, signal: AbortSignal) => Promise<string>) | null;
   /** Takes the node's roles. */
   readonly dropRoles: () => Promise<void>;
@@ -89,6 +89,7 @@ export async function performStep(d: PerformDeps, step: RemovalStep, signal: Abo
     case 'nova':
       for (const s of (await d.observe(signal)).computeServices)
         await compute(d, signal, 'DELETE', `/os-services/${s.id}`);
+      await archiveServices(d, signal);
       return null;
     case 'placement':
       return removeProviders(d, signal);
@@ -198,6 +199,29 @@ async function freeAllocations(d: PerformDeps, records: Records, signal: AbortSi
     );
   }
   return consumers.size;
+}
+
+/**
+ * Nova marks the rows of deleted services, and joins servers with their host's services without looking at the mark: a
+ * compute that comes back under its name counts as down for resizes and cold moves ("Service is unavailable at this
+ * time"). The rows go where `nova-manage db archive_deleted_rows` puts them; that has no filter, and would take along all
+ * that was ever deleted.
+ */
+export const archiveQuery = (node: string): string => `SET @columns = (
+  SELECT GROUP_CONCAT(CONCAT('\`', column_name, '\`')) FROM information_schema.columns
+  WHERE table_schema = 'nova' AND table_name = 'services');
+SET @copy = CONCAT('INSERT INTO nova.shadow_services (', @columns, ') SELECT ', @columns,
+  ' FROM nova.services WHERE deleted <> 0 AND (${hostIsSql(node, 'host').replaceAll("'", "''")})');
+PREPARE copy FROM @copy;
+START TRANSACTION;
+EXECUTE copy;
+DELETE FROM nova.services WHERE deleted <> 0 AND (${hostIsSql(node, 'host')});
+COMMIT;
+`;
+
+async function archiveServices(d: PerformDeps, signal: AbortSignal): Promise<void> {
+  const shell = d.controlShell('database');
+  await shell?.(`mysql --no-defaults <<'SQL'\n${archiveQuery(d.node)}SQL\n`, 60_000, signal);
 }
 
 /** Nova removes its providers itself; what it could not, it keeps quiet about. */

@@ -320,7 +320,7 @@ export function planRemoval(r: Records, context: RemovalContext): RemovalPlan {
     stages.push([
       step('chassis', 'network-agent', `remove the chassis ${node} from OVN`, { kind: 'chassis' }, [3, 180]),
     ]);
-  if (r.computeServices.length > 0)
+  if (r.computeServices.length > 0 || r.rows.some(row => row.startsWith('nova.')))
     stages.push([
       step(
         'nova',

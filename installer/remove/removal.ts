@@ -102,7 +102,6 @@ export async function prepareRemoval(
     const target = cloud.targets.get(nodesWith(model, service)[0]?.name ?? '');
     return target ? shellOf(target) : null;
   };
-  const databaseTarget = cloud.targets.get(nodesWith(model, 'database')[0]?.name ?? '');
   const unreachable = await probe(deps, node.target, node.unreachableBecause, signal);
   const api = cloud.client(signal);
   try {
@@ -112,8 +111,7 @@ export async function prepareRemoval(
         signal: s,
         databases: new Set(model.services.flatMap(v => v.databases.map(d => d.name))),
         controlShell: service => {
-          const shell =
-            service === 'database' ? (databaseTarget ? shellOf(databaseTarget) : null) : controlShell(service);
+          const shell = controlShell(service);
           return shell && ((script, timeoutMs) => shell(script, timeoutMs, s));
         },
       });

@@ -65,7 +65,7 @@ describe('names', () => {
     expect(query.split('\n')).toEqual([
       "SELECT 'nova_api.host_mappings', host FROM nova_api.host_mappings WHERE (host = 'cmp2' OR host LIKE 'cmp2.%' OR host LIKE 'cmp2@%');",
       "SELECT 'nova_api.aggregate_hosts', host FROM nova_api.aggregate_hosts WHERE (host = 'cmp2' OR host LIKE 'cmp2.%' OR host LIKE 'cmp2@%');",
-      "SELECT 'nova.services', host FROM nova.services WHERE (host = 'cmp2' OR host LIKE 'cmp2.%' OR host LIKE 'cmp2@%') AND deleted = 0;",
+      "SELECT 'nova.services', host FROM nova.services WHERE (host = 'cmp2' OR host LIKE 'cmp2.%' OR host LIKE 'cmp2@%');",
       expect.stringMatching(
         /^SELECT 'nova.compute_nodes', host .*hypervisor_hostname LIKE 'cmp2\.%'.* AND deleted = 0;$/,
       ),

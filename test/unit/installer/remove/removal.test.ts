@@ -157,6 +157,8 @@ describe('a compute that is removed', () => {
     expect(r.cloud.services.map(s => s.host)).toEqual(['cmp']);
     expect(r.cloud.providers.map(p => p.name)).toEqual(['cmp.lab.example']);
     expect(r.cloud.mappings).toEqual(['cmp']);
+    // Marked as deleted they would make a compute that comes back count as down.
+    expect(r.cloud.deletedServices).toEqual([]);
     expect(r.cloud.chassis).toEqual(['net', 'cmp']);
     expect(r.roles.get('cmp2')).toEqual([]);
     expect(r.states).toEqual(['cmp2 ready']);

@@ -27,6 +27,8 @@ export interface SmallCloud {
   chassis: string[];
   gateways: string[];
   mappings: string[];
+  /** Hosts of services that Nova only marks as deleted. */
+  deletedServices: string[];
   ports: { id: string; host: string }[];
   volumeServices: string[];
   /** Behaviours. */
@@ -72,6 +74,7 @@ export function smallCloud(): SmallCloud {
     chassis: ['net', 'cmp', 'cmp2'],
     gateways: [],
     mappings: ['cmp', 'cmp2'],
+    deletedServices: [],
     ports: [],
     volumeServices: [],
     live: 'moves',
@@ -179,6 +182,7 @@ export function smallCloud(): SmallCloud {
         cloud.mappings = cloud.mappings.filter(m => m !== found?.host);
         if (!cloud.novaForgetsPlacement)
           cloud.providers = cloud.providers.filter(p => !p.name.startsWith(`${found?.host}.`));
+        if (found) cloud.deletedServices.push(found.host);
         return gone(cloud.services, s => s === found);
       }
       return reply({});
@@ -263,11 +267,19 @@ export function smallCloud(): SmallCloud {
             ]),
         )}`,
       );
+    if (script.includes('shadow_services')) {
+      cloud.deletedServices = cloud.deletedServices.filter(h => !script.includes(`'${h}'`));
+      return ok();
+    }
     if (script.startsWith('mysql'))
       return ok(
-        cloud.mappings
-          .filter(m => script.includes(`'${m}'`))
-          .map(m => `nova_api.host_mappings\t${m}\n`)
+        (
+          [
+            ['nova_api.host_mappings', cloud.mappings],
+            ['nova.services', [...cloud.services.map(s => s.host), ...cloud.deletedServices]],
+          ] as const
+        )
+          .flatMap(([table, hosts]) => hosts.filter(h => script.includes(`'${h}'`)).map(h => `${table}\t${h}\n`))
           .join(''),
       );
     if (script === 'true') return ok();
