@@ -11,7 +11,8 @@ export default defineConfig({
     ...(report ? { outputFile: { json: report } } : {}),
     projects: [
       // Pure decisions and loopback sockets; needs no root, no packages beyond npm's.
-      { test: { ...common, name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      // A second look for what a busy machine made too slow: a defect fails twice.
+      { test: { ...common, name: 'unit', retry: 1, include: ['test/unit/**/*.test.ts'] } },
       // Real DHCP clients, real firmware, real installs in network namespaces; needs root and `.ci/setup.sh lab`.
       {
         test: {

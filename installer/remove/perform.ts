@@ -64,6 +64,8 @@ export async function performStep(d: PerformDeps, step: RemovalStep, signal: Abo
   switch (order.kind) {
     case 'disable':
       await disable(d, signal);
+      // Of an earlier life under this name: they would keep stopped servers from being moved.
+      await archiveServices(d, signal);
       return null;
     case 'force-down': {
       const records = await d.observe(signal);

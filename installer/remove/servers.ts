@@ -83,6 +83,12 @@ export async function moveServer(d: MoveDeps, server: string, how: 'live' | 'col
   let rests = 0;
   let confirmed = false;
   let coldFault = '';
+  const shelve = async (why: string) => {
+    coldFault = why;
+    ordered = 'shelve';
+    rests = 0;
+    await act(d, server, ORDERS.shelve);
+  };
   for (;;) {
     d.signal.throwIfAborted();
     const now = await look(d, server);
@@ -113,7 +119,12 @@ export async function moveServer(d: MoveDeps, server: string, how: 'live' | 'col
                 'cloud-step-failed',
                 `Server ${now.name} (${server}) is in state ${now.status} now: it cannot be moved.`,
               );
-      await act(d, server, ORDERS[ordered]);
+      try {
+        await act(d, server, ORDERS[ordered]);
+      } catch (error) {
+        if (ordered !== 'cold' || cloudStatus(error) !== 409) throw error;
+        await shelve(cloudWords(error));
+      }
     } else if (resting && ++rests >= RESTS) {
       const fault = await faultOf(d, server);
       if (ordered !== 'cold')
@@ -122,10 +133,7 @@ export async function moveServer(d: MoveDeps, server: string, how: 'live' | 'col
           `Nova did not move server ${now.name} (${server}): ${fault || 'it gives no reason'}.`,
           { hint: 'Look at nova-compute’s logs on both hosts, mend the cause, then remove the node again.' },
         );
-      coldFault = fault;
-      ordered = 'shelve';
-      rests = 0;
-      await act(d, server, ORDERS.shelve);
+      await shelve(fault);
     }
     if (!resting) rests = 0;
     await sleep(d.pollMs, d.signal);

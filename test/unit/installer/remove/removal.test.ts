@@ -202,6 +202,14 @@ describe('a compute that is removed', () => {
     );
   });
 
+  it('does so when Nova does not even try', async () => {
+    const r = rig();
+    r.cloud.cold = 'is refused';
+    put(r.cloud, server('db', 'SHUTOFF'));
+    expect((await remove(r)).result).toMatchObject({ failed: [], left: [] });
+    expect(r.cloud.servers[0]).toMatchObject({ status: 'SHELVED_OFFLOADED' });
+  });
+
   it('is taken out of OVN from outside when ovn-controller does not do it', async () => {
     const r = rig();
     r.cloud.chassisStays = true;

@@ -33,7 +33,7 @@ export interface SmallCloud {
   volumeServices: string[];
   /** Behaviours. */
   live: 'moves' | 'stays' | 'errs';
-  cold: 'moves' | 'stays';
+  cold: 'moves' | 'stays' | 'is refused';
   /** ovn-controller does not take its chassis away. */
   chassisStays: boolean;
   /** Nova removes its service, and nothing in Placement. */
@@ -128,6 +128,7 @@ export function smallCloud(): SmallCloud {
       if (cloud.live === 'moves') moveTo(server, 'cmp');
       if (cloud.live === 'errs') Object.assign(server, { status: 'ERROR', fault: 'no way' });
     } else if ('migrate' in order) {
+      if (cloud.cold === 'is refused') refused(409, 'Service is unavailable at this time.');
       if (cloud.cold === 'moves') {
         moveTo(server, 'cmp');
         server.status = 'VERIFY_RESIZE';
