@@ -228,6 +228,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       refuseBusy();
       const plan = await ready();
       if (!plan.model) refuse(plan);
+      refuseBusy();
       const run = await journal.begin(VERIFY_KIND, null, { only: options.only ?? null, keep: options.keep ?? false });
       begin(run, async () => {
         const report = await runVerification(run, plan, options, deps, stop.signal);
@@ -326,7 +327,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
           await events.emit({
             type: 'cloud.done',
             severity: 'warn',
-            message: `${again} was cut off by the end of the server; start it again.`,
+            message: `${again} was cut off by the end of the server; start it again.${run.kind === VERIFY_KIND ? ' What it made is taken away by `halligan cloud verify --only cleanup`.' : ''}`,
             data: { runId: run.id, state: 'aborted' },
           });
           continue;

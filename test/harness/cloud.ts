@@ -56,6 +56,10 @@ export interface TestCloud {
   /** Applies, waits for the end and yields the result. */
   apply(options?: { confirmed?: string[]; nodes?: string[] }): Promise<{ run: Run; result: ApplyResult }>;
   verify(options?: { only?: string[]; keep?: boolean }): Promise<VerifyReport>;
+  /** The Security Guide's checks. */
+  security(): Promise<VerifyReport>;
+  /** Drains a node, takes it out of the cloud and yields the result. */
+  remove(node: string): Promise<{ run: Run; result: ApplyResult }>;
   waitFor(runId: string, seconds: number): Promise<Run>;
   adopt(host: string, roles: readonly string[]): Promise<void>;
   /** Changes the `cloud` part of the site file and starts the server anew. */
@@ -178,6 +182,18 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       await new Promise(r => setTimeout(r, 300));
     }
   };
+  const applied = async ({ runId }: { runId: string }) => {
+    const run = await waitFor(runId, 1500);
+    const result = asApplyResult(run.result);
+    if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
+    return { run, result };
+  };
+  const reported = async ({ runId }: { runId: string }) => {
+    const run = await waitFor(runId, 1500);
+    const report = asVerifyReport(run.result);
+    if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
+    return report;
+  };
   const cloud: TestCloud = {
     lab,
     events,
@@ -185,18 +201,16 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
     plan: () => client.get('/cloud/plan'),
     waitFor,
     async apply(options = {}) {
-      const { runId } = await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options });
-      const run = await waitFor(runId, 1500);
-      const result = asApplyResult(run.result);
-      if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
-      return { run, result };
+      return applied(await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options }));
     },
     async verify(options = {}) {
-      const { runId } = await client.post<{ runId: string }>('/cloud/verify', options);
-      const run = await waitFor(runId, 1500);
-      const report = asVerifyReport(run.result);
-      if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
-      return report;
+      return reported(await client.post<{ runId: string }>('/cloud/verify', options));
+    },
+    async security() {
+      return reported(await client.post<{ runId: string }>('/cloud/security', {}));
+    },
+    async remove(node) {
+      return applied(await client.post<{ runId: string }>(`/cloud/nodes/${node}/remove`, { force: false }));
     },
     async adopt(name, roles) {
       const host = lab.host(name);
