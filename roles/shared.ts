@@ -249,6 +249,7 @@ export const folders = (user: string, paths: readonly string[]): DirectoryResour
 /**
  * Files of the packages beside those that we write, as the Security Guide wants them: root writes, the service reads,
  * nobody else. Those that a release does not have are passed over.
+ * @param paths names, or patterns of the shell
  */
 export const guarded = (group: string, paths: readonly string[]): CommandResource =>
   command({
