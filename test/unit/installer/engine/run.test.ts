@@ -269,10 +269,9 @@ describe('a node that is installed on the way', () => {
   });
 
   it('does once more what the new world asks of a node that was done', async () => {
-    const outcome = await walk(
-      [install('n1', () => pause(300)), act('n2', 'a', say('hosts', 'true'))],
-      { replan: async () => [act('n2', 'a', say('hosts', 'true'))] },
-    );
+    const outcome = await walk([install('n1', () => pause(300)), act('n2', 'a', say('hosts', 'true'))], {
+      replan: async () => [act('n2', 'a', say('hosts', 'true'))],
+    });
     expect(outcome.done).toBe(3);
     expect(order()).toEqual(['n2/a/command:hosts', 'n1/machine/install', 'n2/a/command:hosts']);
   });
