@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { CloudHalf } from '../provisioner/core/cloud-host.js';
 import { packageRoot } from '../provisioner/core/distributions/load.js';
 import { fail } from '../provisioner/core/problem.js';
+import { rememberFacts } from './cloud/remembered.js';
 import { createCloudService } from './cloud/service.js';
 import type { Catalogue } from './model/catalogue.js';
 import { checkCatalogue } from './model/check.js';
@@ -34,7 +35,13 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
         const { message, hint } = unknownRelease(host.settings.release, [...releases.keys()]);
         return fail('site-invalid', message, { hint });
       }
-      return createCloudService({ ...host, catalogue, release, rolesDir });
+      return createCloudService({
+        ...host,
+        catalogue,
+        release,
+        rolesDir,
+        remembered: rememberFacts(join(host.dataDir, 'cloud', 'facts.json')),
+      });
     },
   };
 }

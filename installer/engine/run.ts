@@ -14,6 +14,8 @@ export interface ServerAction {
   readonly action: Action;
   /** @throws ProblemError */
   readonly perform: (signal: AbortSignal) => Promise<void>;
+  /** After it the world is another one: what waits is planned anew before anything that needs it begins. */
+  readonly renews?: boolean;
 }
 
 export type Planned = NodeAction | ServerAction;
@@ -56,6 +58,8 @@ export interface RunDeps {
   readonly unitPrefix: string;
   /** Programs at once on one node. */
   readonly perNode: number;
+  /** The plan of what is left now, for actions that renew. */
+  readonly replan: () => Promise<readonly Planned[]>;
   readonly signal: AbortSignal;
 }
 
@@ -78,6 +82,8 @@ interface Item {
   /** Expected seconds from its begin to the end of all that waits for it. */
   weight: number;
   state: 'waiting' | 'running' | 'ok' | 'failed' | 'blocked';
+  /** Part of a program that runs on the node. */
+  taken: boolean;
   beganMs: number;
   endedMs: number;
 }
@@ -87,18 +93,25 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const { clock, signal } = deps;
   const startMs = clock.monotonicMs();
   const items = new Map<string, Item>();
-  const lanes = new Map<string, Item[]>();
-  for (const planned of plan) {
+  /** Done, and planned once more since. */
+  const earlier: Item[] = [];
+  let lanes = new Map<string, Item[]>();
+  let dependents = new Map<string, Item[]>();
+  const add = (planned: Planned) => {
     const { action } = planned;
     const lane = isServer(planned) ? action.id : laneOf(planned);
-    const item: Item = { planned, action, lane, weight: 0, state: 'waiting', beganMs: 0, endedMs: 0 };
-    items.set(action.id, item);
-    lanes.set(lane, [...(lanes.get(lane) ?? []), item]);
-  }
-  weigh(items);
-  const dependents = new Map<string, Item[]>();
-  for (const item of items.values())
-    for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+    items.set(action.id, { planned, action, lane, weight: 0, state: 'waiting', beganMs: 0, endedMs: 0, taken: false });
+  };
+  const link = () => {
+    lanes = new Map();
+    for (const item of items.values()) lanes.set(item.lane, [...(lanes.get(item.lane) ?? []), item]);
+    weigh(items);
+    dependents = new Map();
+    for (const item of items.values())
+      for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+  };
+  for (const planned of plan) add(planned);
+  link();
 
   const busy = new Set<string>();
   const running = new Map<string, number>();
@@ -123,15 +136,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     if (state === 'blocked') blocked.push(report);
     deps.report(report);
     if (state === 'ok') return;
-    for (const next of dependents.get(item.action.id) ?? [])
-      settle(
-        next,
-        'blocked',
-        problem(
-          'cloud-step-blocked',
-          `"${next.action.title}" on ${next.action.node} waits for "${item.action.title}" on ${item.action.node}.`,
-        ),
-      );
+    for (const next of dependents.get(item.action.id) ?? []) settle(next, 'blocked', waitsFor(next, item));
   };
   const begin = (item: Item) => {
     if (item.state !== 'waiting') return;
@@ -155,6 +160,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   };
   const runBatch = async (node: string, batch: readonly Item[]) => {
     const actions = batch.map(b => b.planned as NodeAction);
+    for (const b of batch) b.taken = true;
     const n = (serial.get(batch[0]!.lane) ?? 0) + 1;
     serial.set(batch[0]!.lane, n);
     const name = `${batch[0]!.lane}/${n}`;
@@ -220,10 +226,49 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
           );
     }
   };
+  /** Puts the new plan in the place of everything that has not begun. */
+  const renew = (fresh: readonly Planned[], lookedMs: number) => {
+    for (const [id, item] of items) if (item.state === 'waiting' && !item.taken) items.delete(id);
+    const added: Item[] = [];
+    for (const planned of fresh) {
+      const known = items.get(planned.action.id);
+      // Under way; failed, which is told at the end and tried again by the next apply; or done after the look.
+      if (known && (known.state !== 'ok' || known.endedMs >= lookedMs)) continue;
+      if (known) {
+        earlier.push(known);
+        items.delete(planned.action.id);
+      }
+      add(planned);
+      added.push(items.get(planned.action.id)!);
+    }
+    link();
+    for (const item of added) {
+      const need = item.action.needs.map(n => items.get(n)).find(n => n?.state === 'failed' || n?.state === 'blocked');
+      if (need) settle(item, 'blocked', waitsFor(item, need));
+    }
+  };
+  /** Renewals one after the other; those that are asked for meanwhile share the next one. */
+  let renewal: { readonly begun: boolean; readonly done: Promise<void> } | null = null;
+  const renewed = (): Promise<void> => {
+    if (renewal && !renewal.begun) return renewal.done;
+    const before = renewal?.done ?? Promise.resolve();
+    const own = { begun: false, done: Promise.resolve() };
+    own.done = before
+      .catch(() => {})
+      .then(async () => {
+        own.begun = true;
+        const lookedMs = clock.monotonicMs();
+        renew(await deps.replan(), lookedMs);
+      });
+    renewal = own;
+    return own.done;
+  };
   const runServer = async (item: Item) => {
     begin(item);
     try {
-      await (item.planned as ServerAction).perform(signal);
+      const planned = item.planned as ServerAction;
+      await planned.perform(signal);
+      if (planned.renews) await renewed();
       settle(item, 'ok', null);
     } catch (error) {
       if (!signal.aborted) settle(item, 'failed', asProblem(error, 'cloud-step-failed'));
@@ -269,21 +314,28 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     await Promise.race([woken, ...tasks]);
   }
   if (signal.aborted) throw signal.reason;
-  const all = [...items.values()];
+  const all = [...items.values(), ...earlier];
   return {
     done: all.filter(i => i.state === 'ok').length,
     failed,
     blocked,
     seconds: (clock.monotonicMs() - startMs) / 1000,
-    chain: longestChain(items, startMs),
+    chain: longestChain(all, startMs),
   };
 }
+
+const waitsFor = (item: Item, need: Item): Problem =>
+  problem(
+    'cloud-step-blocked',
+    `"${item.action.title}" on ${item.action.node} waits for "${need.action.title}" on ${need.action.node}.`,
+  );
 
 /** Longest way to the end from each action, by what is expected. */
 function weigh(items: ReadonlyMap<string, Item>): void {
   const dependents = new Map<string, Item[]>();
   for (const item of items.values())
     for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+  for (const item of items.values()) item.weight = 0;
   const walk = (item: Item): number => {
     if (item.weight === 0)
       item.weight =
@@ -294,8 +346,8 @@ function weigh(items: ReadonlyMap<string, Item>): void {
 }
 
 /** From the action that ended last backwards: each time what ended last among what it had to wait for. */
-function longestChain(items: ReadonlyMap<string, Item>, startMs: number): RunOutcome['chain'] {
-  const ran = [...items.values()].filter(i => i.beganMs > 0);
+function longestChain(items: readonly Item[], startMs: number): RunOutcome['chain'] {
+  const ran = items.filter(i => i.beganMs > 0);
   const chain: { id: string; title: string; seconds: number; waited: number }[] = [];
   let at: Item | undefined = ran.reduce<Item | undefined>((a, b) => (a && a.endedMs >= b.endedMs ? a : b), undefined);
   const seen = new Set<Item>();

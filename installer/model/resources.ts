@@ -9,7 +9,7 @@ interface Common {
   readonly id: string;
   /** Milestones that must have been reached first, e.g. `database:ready`. A milestone is reached when all its providers are in place. */
   readonly needs: readonly string[];
-  /** Milestones that this helps to reach. Every service has `NAME:done` by itself, when the last of its resources is in place on all its nodes. */
+  /** Milestones that this helps to reach. Every service has `NAME:done` by itself, when the last of its resources is in place on all its nodes, and `NAME:done@NODE` for each. */
   readonly provides: readonly string[];
   /**
    * Side by side with other branches of the service: it follows the resource of the same branch before it, else the last

@@ -94,30 +94,36 @@ function daemon(
   ];
 }
 
-/** Hosts of hypervisors are looked up by the scheduler in a table of the API's database, which somebody must fill. */
+/**
+ * Hosts of hypervisors are looked up by the scheduler in a table of the API's database, which somebody must fill. Each for
+ * itself: one that does not come up must not keep the others out. The first maps all that have reported.
+ */
 function discoverHosts(ctx: ServiceContext): Resource[] {
-  const hosts = nodesWith(ctx.cloud, 'hypervisor').map(n => n.name);
-  if (hosts.length === 0 || nodesWith(ctx.cloud, 'compute-control')[0]?.name !== ctx.node.name) return [];
-  const listed = hosts.map(h => `'${h}'`).join(',');
-  const count = (database: string, what: string) =>
-    `[ "$(${sql(ctx, 'nova', database, `SELECT COUNT(DISTINCT host) FROM ${what} WHERE host IN (${listed})`)})" = ${hosts.length} ]`;
-  return [
-    command({
-      name: 'discover-hosts',
-      title: `Map the hypervisors ${hosts.join(', ')} to the cell`,
-      needs: ['hypervisor:done'],
-      check: count('nova_api', 'host_mappings'),
-      apply: `end=$(($(date +%s) + 420))
-until ${count('nova', 'compute_nodes')}; do
-  [ "$(date +%s)" -lt "$end" ] || { echo 'A hypervisor did not report to Nova within 7 minutes: look at /var/log/nova/nova-compute.log there.'; exit 1; }
+  if (nodesWith(ctx.cloud, 'compute-control')[0]?.name !== ctx.node.name) return [];
+  return nodesWith(ctx.cloud, 'hypervisor').flatMap(({ name }) => {
+    const has = (database: string, what: string) =>
+      `[ "$(${sql(ctx, 'nova', database, `SELECT COUNT(*) FROM ${what} WHERE host = '${name}'`)})" -gt 0 ]`;
+    const mapped = has('nova_api', 'host_mappings');
+    return branch(`discover-${name}`, [
+      command({
+        name: `discover-host-${name}`,
+        title: `Map the hypervisor ${name} to the cell`,
+        needs: [`hypervisor:done@${name}`],
+        check: mapped,
+        apply: `exec 9>/run/lock/halligan-discover-hosts
+end=$(($(date +%s) + 420))
+until ${has('nova', 'compute_nodes')}; do
+  [ "$(date +%s)" -lt "$end" ] || { echo 'It did not report to Nova within 7 minutes: look at /var/log/nova/nova-compute.log there.'; exit 1; }
   sleep 0.5
 done
-${as('nova', 'nova-manage cell_v2 discover_hosts')}`,
-      env: sqlEnv(ctx, 'nova'),
-      timeoutSeconds: 540,
-      expectedSeconds: 6,
-    }),
-  ];
+flock 9
+${mapped} || ${as('nova', 'nova-manage cell_v2 discover_hosts')}`,
+        env: sqlEnv(ctx, 'nova'),
+        timeoutSeconds: 900,
+        expectedSeconds: 6,
+      }),
+    ]);
+  });
 }
 
 function build(ctx: ServiceContext): readonly Resource[] {

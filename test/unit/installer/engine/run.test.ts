@@ -74,6 +74,7 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     journaled: (_name, _input, effect) => effect(),
     unitPrefix: 'hal-test',
     perNode: 4,
+    replan: async () => [],
     signal: new AbortController().signal,
     ...extra,
   });
@@ -206,5 +207,102 @@ describe('an abort', () => {
     stop.abort(new Error('enough'));
     await expect(run).rejects.toThrow('enough');
     expect(order()).not.toContain('n1/b/command:y');
+  });
+});
+
+describe('a node that is installed on the way', () => {
+  const install = (node: string, perform: () => Promise<void>): Planned => ({
+    action: { ...act(node, 'machine', say('install', '')).action, id: `${node}/machine/install`, kind: 'machine' },
+    perform: async () => perform(),
+    renews: true,
+  });
+  const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));
+
+  it('is looked at then, and what was only expected gives way to what is wanted now', async () => {
+    const outcome = await walk(
+      [
+        install('n1', () => pause(100)),
+        act('n1', 'a', say('expected', 'exit 9'), ['n1/machine/install']),
+        act('n2', 'b', say('waits', 'true'), ['n1/a/command:expected']),
+        act('n2', 'c', say('free', 'true')),
+      ],
+      {
+        replan: async () => [
+          act('n1', 'a', say('real', 'true')),
+          act('n2', 'b', say('waits', 'true'), ['n1/a/command:real']),
+        ],
+      },
+    );
+    expect(outcome).toMatchObject({ failed: [], blocked: [], done: 4 });
+    expect(order()).toEqual(['n2/c/command:free', 'n1/machine/install', 'n1/a/command:real', 'n2/b/command:waits']);
+  });
+
+  it('leaves alone what is under way, what has failed and what was done after the look', async () => {
+    let looked = 0;
+    const outcome = await walk(
+      [
+        install('n1', () => pause(300)),
+        act('n2', 'a', say('long', 'sleep 1')),
+        act('n2', 'b', say('bad', 'exit 3')),
+        act('n2', 'b', say('after', 'true'), ['n2/b/command:bad']),
+        act('n2', 'c', say('late', 'sleep 0.6')),
+      ],
+      {
+        replan: async () => {
+          looked++;
+          // It ends while the others are looked at.
+          await pause(600);
+          return [
+            act('n2', 'a', say('long', 'sleep 1')),
+            act('n2', 'b', say('bad', 'exit 3')),
+            act('n2', 'b', say('after', 'true'), ['n2/b/command:bad']),
+            act('n2', 'c', say('late', 'true')),
+            act('n1', 'd', say('waits', 'true'), ['n2/b/command:bad']),
+          ];
+        },
+      },
+    );
+    expect(looked).toBe(1);
+    expect(outcome.failed.map(f => f.action.id)).toEqual(['n2/b/command:bad']);
+    expect(outcome.blocked.map(f => f.action.id).sort()).toEqual(['n1/d/command:waits', 'n2/b/command:after']);
+    expect(order().sort()).toEqual(['n1/machine/install', 'n2/a/command:long', 'n2/c/command:late']);
+  });
+
+  it('does once more what the new world asks of a node that was done', async () => {
+    const outcome = await walk([install('n1', () => pause(300)), act('n2', 'a', say('hosts', 'true'))], {
+      replan: async () => [act('n2', 'a', say('hosts', 'true'))],
+    });
+    expect(outcome.done).toBe(3);
+    expect(order()).toEqual(['n2/a/command:hosts', 'n1/machine/install', 'n2/a/command:hosts']);
+  });
+
+  it('that fails holds what needs it, and nothing else', async () => {
+    const outcome = await walk([
+      install('n1', async () => {
+        await pause(50);
+        throw new ProblemError(problem('disk-no-match', 'n1 has no disk.'));
+      }),
+      act('n1', 'a', say('expected', 'true'), ['n1/machine/install']),
+      act('n2', 'b', say('other', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem?.message)).toEqual(['n1 has no disk.']);
+    expect(outcome.blocked.map(f => f.action.id)).toEqual(['n1/a/command:expected']);
+    expect(outcome.done).toBe(1);
+  });
+
+  it('shares one look between nodes that end together', async () => {
+    let looked = 0;
+    const outcome = await walk(
+      Array.from({ length: 20 }, (_, n) => install(`n${n}`, () => pause(20 + n))),
+      {
+        replan: async () => {
+          looked++;
+          await pause(100);
+          return [];
+        },
+      },
+    );
+    expect(outcome.done).toBe(20);
+    expect(looked).toBeLessThanOrEqual(3);
   });
 });
