@@ -1,5 +1,5 @@
 /** Looks at nodes over SSH: one command each, all nodes at once. */
-import { type Clock, sleep } from '../../provisioner/core/clock.js';
+import type { Clock } from '../../provisioner/core/clock.js';
 import type { Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { Placed } from '../engine/desired.js';
@@ -16,8 +16,6 @@ export type Looked<T> = { readonly ok: true; readonly value: T } | { readonly ok
 
 const FACTS_TIMEOUT_MS = 30_000;
 const OBSERVE_TIMEOUT_MS = 120_000;
-const LOOK_TRIES = 4;
-const LOOK_PAUSE_MS = 2000;
 
 async function shell(
   deps: LookDeps,
@@ -37,20 +35,14 @@ async function shell(
   );
 }
 
-/** A node that is busy (its login manager, above all) takes the connection and is slow to open a session on it. */
-const slowToOpen = (error: unknown): boolean =>
-  error instanceof ProblemError && error.problem.code === 'ssh-failed' && error.problem.detail?.['began'] === true;
-
-/** A look changes nothing, so it is repeated where the node was there but did not answer in time. */
-async function attempt<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
-  for (let tries = 1; ; tries++)
-    try {
-      return { ok: true, value: await work() };
-    } catch (error) {
-      if (signal?.aborted || !(error instanceof ProblemError)) throw error;
-      if (!slowToOpen(error) || tries === LOOK_TRIES) return { ok: false, problem: asProblem(error) };
-      await sleep(LOOK_PAUSE_MS, signal);
-    }
+/** What a node or the way to it is to blame for is an answer; the rest is thrown. */
+async function answer<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
+  try {
+    return { ok: true, value: await work() };
+  } catch (error) {
+    if (signal?.aborted || !(error instanceof ProblemError)) throw error;
+    return { ok: false, problem: asProblem(error) };
+  }
 }
 
 export const lookAtFacts = (
@@ -59,7 +51,7 @@ export const lookAtFacts = (
   target: SshTarget,
   signal?: AbortSignal,
 ): Promise<Looked<NodeFacts>> =>
-  attempt(async () => {
+  answer(async () => {
     // A connection that is opened first would count as a clock that is behind.
     await shell(deps, target, 'exit 0\n', FACTS_TIMEOUT_MS, signal);
     const sent = deps.clock.nowMs();
@@ -74,7 +66,7 @@ export const lookAtState = (
   placed: readonly Placed[],
   signal?: AbortSignal,
 ): Promise<Looked<Observed>> =>
-  attempt(
+  answer(
     async () =>
       parseObserved(await shell(deps, target, observeScript(placed), OBSERVE_TIMEOUT_MS, signal), node, placed),
     signal,
