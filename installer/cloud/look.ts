@@ -1,6 +1,6 @@
 /** Looks at nodes over SSH: one command each, all nodes at once. */
 import type { Clock } from '../../provisioner/core/clock.js';
-import type { Executor, SshTarget } from '../../provisioner/core/executor/types.js';
+import type { Executor, RunOptions, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { Placed } from '../engine/desired.js';
 import { FACTS_SCRIPT, parseFacts } from '../engine/facts.js';
@@ -21,10 +21,9 @@ async function shell(
   deps: LookDeps,
   target: SshTarget,
   script: string,
-  timeoutMs: number,
-  signal?: AbortSignal,
+  options: Pick<RunOptions, 'timeoutMs' | 'signal' | 'onSend'>,
 ): Promise<string> {
-  const result = await deps.executor.run(target, 'sh', { stdin: script, timeoutMs, ...(signal ? { signal } : {}) });
+  const result = await deps.executor.run(target, 'sh', { stdin: script, ...options });
   if (result.code === 0) return result.stdout;
   const words = (result.stderr || result.stdout).trim().split('\n').slice(-2).join(' | ').slice(0, 300);
   throw new ProblemError(
@@ -52,10 +51,15 @@ export const lookAtFacts = (
   signal?: AbortSignal,
 ): Promise<Looked<NodeFacts>> =>
   answer(async () => {
-    // A connection that is opened first would count as a clock that is behind.
-    await shell(deps, target, 'exit 0\n', FACTS_TIMEOUT_MS, signal);
-    const sent = deps.clock.nowMs();
-    const output = await shell(deps, target, FACTS_SCRIPT, FACTS_TIMEOUT_MS, signal);
+    let sent = deps.clock.nowMs();
+    const output = await shell(deps, target, FACTS_SCRIPT, {
+      timeoutMs: FACTS_TIMEOUT_MS,
+      // Logging in would count as a clock that is behind.
+      onSend: () => {
+        sent = deps.clock.nowMs();
+      },
+      ...(signal ? { signal } : {}),
+    });
     return parseFacts(output, node, sent, deps.clock.nowMs());
   }, signal);
 
@@ -66,8 +70,7 @@ export const lookAtState = (
   placed: readonly Placed[],
   signal?: AbortSignal,
 ): Promise<Looked<Observed>> =>
-  answer(
-    async () =>
-      parseObserved(await shell(deps, target, observeScript(placed), OBSERVE_TIMEOUT_MS, signal), node, placed),
-    signal,
-  );
+  answer(async () => {
+    const options = { timeoutMs: OBSERVE_TIMEOUT_MS, ...(signal ? { signal } : {}) };
+    return parseObserved(await shell(deps, target, observeScript(placed), options), node, placed);
+  }, signal);
