@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ARCHIVES_FILE, archivesText } from '../../installer/model/archives.js';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
@@ -78,6 +79,10 @@ function build(ctx: ServiceContext): readonly Resource[] {
     packages([...ctx.release.packages, ...(keepsTime(ctx) ? [option(ctx, 'time_package')] : [])], {
       preseed: ctx.release.preseed,
     }),
+    // The packages came from there already; where the site says where they come from, that names these archives too.
+    ...(cloud.settings.packages === null && cloud.release.archives.length > 0
+      ? [file({ path: ARCHIVES_FILE, content: archivesText(cloud.release.archives) })]
+      : []),
     directory({ path: '/var/lib/halligan', mode: 0o755 }),
     command({
       name: 'hostname',
