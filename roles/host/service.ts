@@ -90,7 +90,8 @@ function build(ctx: ServiceContext): readonly Resource[] {
       check: `[ "$(hostname)" = ${node.name} ] && [ "$(cat /etc/hostname)" = ${node.name} ]`,
       apply: `echo ${node.name} >/etc/hostname\nhostname ${node.name}`,
     }),
-    // Its work was done at the first boot; at later ones it would write /etc/hosts anew.
+    // Its work was done at the first boot. At later ones it would write /etc/hosts and the hostname anew where the host's own
+    // configuration says so (adopted hosts; what we install leaves both alone).
     file({
       path: '/etc/cloud/cloud-init.disabled',
       content: '# By Halligan: this node has roles, which keep it as it should be.\n',
