@@ -108,8 +108,9 @@ export function buildDesired(input: BuildInput): DesiredState {
       resource: {
         kind: 'packages',
         id: 'packages',
-        names: [...merged.names].sort(),
+        names: [...new Set([...merged.names, ...model.release.archives.map(a => a.keyring.package)])].sort(),
         preseed: [...new Set(merged.preseed)],
+        archives: model.release.archives,
         needs: [],
         provides: [],
       },

@@ -3,8 +3,8 @@
  * what it needs is in place, on whatever node that is. Actions of a lane that are ready together go to the node as one
  * detached program. One action that fails stops what needs it; everything else goes on.
  */
-import { type Clock, sleep } from '../../provisioner/core/clock.js';
-import type { DetachedJob, DetachedResult, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
+import type { Clock } from '../../provisioner/core/clock.js';
+import type { DetachedJob, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import type { Action, NodeAction } from './diff.js';
 import { type BatchOptions, batchScript, batchTimeoutMs, parseMarker } from './script.js';
@@ -72,8 +72,6 @@ function laneOf({ action, placed }: NodeAction): string {
 
 const OUTPUT_LINES = 60;
 const SERVER_AT_ONCE = 8;
-/** Between tries to reach a node that is busy or restarts its network. */
-const REACH_PAUSES_MS = [500, 1500, 4000];
 
 interface Item {
   readonly planned: Planned;
@@ -147,17 +145,6 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const ready = (item: Item, together: ReadonlySet<string>) =>
     item.action.needs.every(n => together.has(n) || (items.get(n)?.state ?? 'ok') === 'ok');
 
-  /** A program is started once, however often it is asked for; so a node that does not answer at once is asked again. */
-  const reach = async (node: string, job: DetachedJob, onLine: (line: string) => void): Promise<DetachedResult> => {
-    for (const pauseMs of [...REACH_PAUSES_MS, null])
-      try {
-        return await deps.executor.detached(deps.target(node), job, onLine, { signal });
-      } catch (error) {
-        if (signal.aborted || pauseMs === null || asProblem(error).code !== 'ssh-failed') throw error;
-        await sleep(pauseMs, signal);
-      }
-    throw new Error('unreachable');
-  };
   const runBatch = async (node: string, batch: readonly Item[]) => {
     const actions = batch.map(b => b.planned as NodeAction);
     for (const b of batch) b.taken = true;
@@ -190,7 +177,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     };
     try {
       const result = await deps.journaled(name, { unit: job.unit, actions: batch.map(b => b.action.id) }, () =>
-        reach(node, job, onLine),
+        deps.executor.detached(deps.target(node), job, onLine, { signal }),
       );
       const left = batch.find(b => b.state === 'waiting' || b.state === 'running');
       if (left) {

@@ -3,6 +3,7 @@
  * being**: each needs the one before it, and all need the node's packages. What must wait for another service says so by
  * a milestone (`needs`), whatever node that service is on.
  */
+import type { ReleaseArchive } from './archives.js';
 
 interface Common {
   /** Unique among the resources of this service on this node, e.g. `file:/etc/nova/nova.conf`. */
@@ -24,6 +25,8 @@ export interface PackagesResource extends Common {
   readonly names: readonly string[];
   /** Lines for debconf-set-selections(1). */
   readonly preseed: readonly string[];
+  /** Archives beside those of the distribution; their keyrings come first. */
+  readonly archives: readonly ReleaseArchive[];
 }
 
 /** A whole file; never a patch of one. */
@@ -111,6 +114,7 @@ export const packages = (
   id: 'packages',
   names,
   preseed: options.preseed ?? [],
+  archives: [],
   needs: [],
   provides: [],
 });

@@ -54,6 +54,7 @@ export function createReach(
         {
           auth: { kind: 'key', privateKey },
           connectTimeoutMs: Math.min(20_000, timeoutMs),
+          sessionTimeoutMs: Math.min(20_000, timeoutMs),
           ...(signal ? { signal } : {}),
         },
       );

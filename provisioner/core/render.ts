@@ -168,6 +168,7 @@ const GRAMMARS: Readonly<Record<string, readonly Quoter[]>> = {
   network: ['ini'],
   py: ['py'],
   service: ['ini'],
+  timer: ['ini'],
   sh: ['sh'],
   sql: ['sql', 'sqlName'],
   yaml: ['yaml'],

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ARCHIVES_FILE, archivesText } from '../../installer/model/archives.js';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
@@ -78,6 +79,10 @@ function build(ctx: ServiceContext): readonly Resource[] {
     packages([...ctx.release.packages, ...(keepsTime(ctx) ? [option(ctx, 'time_package')] : [])], {
       preseed: ctx.release.preseed,
     }),
+    // The packages came from there already; where the site says where they come from, that names these archives too.
+    ...(cloud.settings.packages === null && cloud.release.archives.length > 0
+      ? [file({ path: ARCHIVES_FILE, content: archivesText(cloud.release.archives) })]
+      : []),
     directory({ path: '/var/lib/halligan', mode: 0o755 }),
     command({
       name: 'hostname',
@@ -85,7 +90,8 @@ function build(ctx: ServiceContext): readonly Resource[] {
       check: `[ "$(hostname)" = ${node.name} ] && [ "$(cat /etc/hostname)" = ${node.name} ]`,
       apply: `echo ${node.name} >/etc/hostname\nhostname ${node.name}`,
     }),
-    // Its work was done at the first boot; at later ones it would write /etc/hosts anew.
+    // Its work was done at the first boot. At later ones it would write /etc/hosts and the hostname anew where the host's own
+    // configuration says so (adopted hosts; what we install leaves both alone).
     file({
       path: '/etc/cloud/cloud-init.disabled',
       content: '# By Halligan: this node has roles, which keep it as it should be.\n',

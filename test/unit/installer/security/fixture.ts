@@ -57,6 +57,16 @@ function pathsOf(cloud: CloudModel, placed: readonly Placed[], node: CloudNode):
     ...own,
     packaged('/etc/openstack-dashboard/local_settings.py', horizonUser(cloud), 0o640),
     ...FORMAT_INSPECTORS.map(p => packaged(p)),
+    // Keystone's own, after some rotations.
+    ...(node.services.includes('identity') ? ['0', '4', '5'] : []).map(
+      (key): PathEvidence => ({
+        path: `/etc/keystone/fernet-keys/${key}`,
+        mode: 0o600,
+        owner: 'keystone',
+        group: 'keystone',
+        kind: 'file',
+      }),
+    ),
   ];
 }
 
