@@ -115,6 +115,13 @@ async function layDown(cloud: TestCloud, say: (text: string) => void) {
     objects: objects.length,
     objectSeconds: round(objectSeconds),
     chain: result.chain,
+    took: spans
+      .map(s => ({
+        id: s.id,
+        begin: round((s.beginMs - beginMs) / 1000),
+        seconds: round((s.endMs - s.beginMs) / 1000),
+      }))
+      .sort((a, b) => b.seconds - a.seconds),
     proof: report.steps.map(s => ({ name: s.name, state: s.state, seconds: s.seconds })),
   };
 }
