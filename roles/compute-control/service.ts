@@ -89,9 +89,6 @@ fi`,
   });
 }
 
-/** Both the conductor and the scheduler ask Placement for its versions at their start, with an account of the catalogue. */
-const DAEMON_NEEDS = ['messaging:ready', 'identity:catalog', 'placement:ready'];
-
 /** A daemon of Nova that is no API. */
 function daemon(
   ctx: ServiceContext,
@@ -110,7 +107,8 @@ function daemon(
       watches: [dropIn(name), CA_SOURCE, CONFIG],
       timeoutSeconds: 240,
       expectedSeconds: 5,
-      needs: DAEMON_NEEDS,
+      // Both ask Placement for its versions at their start, with an account of the catalogue.
+      needs: ['messaging:ready', 'identity:catalog', 'placement:ready'],
       ...more,
     }),
   ];
@@ -194,7 +192,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
       }),
     ),
     schema(ctx),
-    // Each starts for itself: most of a start is Python that reads itself in. Those that nobody waits for come second.
+    // Each starts for itself: most of a start is Python that reads itself in.
     ...branch(
       'conductor',
       daemon(ctx, 'conductor', 'nova-conductor', {
@@ -222,10 +220,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     ),
     ...branch(
       'scheduler',
-      daemon(ctx, 'scheduler', 'nova-scheduler', {
-        interrupts: 'New servers wait for some seconds.',
-        needs: [...DAEMON_NEEDS, 'compute-control:ready'],
-      }),
+      daemon(ctx, 'scheduler', 'nova-scheduler', { interrupts: 'New servers wait for some seconds.' }),
     ),
     ...branch(
       'metadata',
@@ -239,7 +234,6 @@ function build(ctx: ServiceContext): readonly Resource[] {
         tls,
         watches: [CONFIG],
         interrupts: 'Servers that start just now wait for their metadata.',
-        needs: ['compute-control:ready'],
         path: '/',
         further: true,
       }),
@@ -252,7 +246,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
       ...daemon(ctx, 'console', 'nova-novncproxy', {
         ready: listening(listenAddress(ctx), 6080),
         interrupts: 'Open consoles are cut off.',
-        needs: ['compute-control:ready'],
+        needs: [],
       }),
     ]),
     ...discoverHosts(ctx),
