@@ -8,6 +8,7 @@ import { createCloudService } from './cloud/service.js';
 import type { Catalogue } from './model/catalogue.js';
 import { checkCatalogue } from './model/check.js';
 import { loadReleases, unknownRelease } from './model/releases.js';
+import { openTemplates } from './model/templates.js';
 
 /**
  * Checks the catalogue and the releases: both are ours, so a fault in them is an error of the program, with its place.
@@ -16,7 +17,8 @@ import { loadReleases, unknownRelease } from './model/releases.js';
 export function createCloudHalf(catalogue: Catalogue): CloudHalf {
   const rolesDir = join(packageRoot(), 'roles');
   const releases = loadReleases();
-  const faults = checkCatalogue(catalogue, releases, rolesDir);
+  const templates = openTemplates(rolesDir);
+  const faults = checkCatalogue(catalogue, releases, rolesDir, templates);
   if (faults.length > 0) throw new Error(`the catalogue of roles/ is wrong:\n${faults.join('\n')}`);
   return {
     catalogue: {
@@ -39,7 +41,7 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
         ...host,
         catalogue,
         release,
-        rolesDir,
+        templates,
         remembered: rememberFacts(join(host.dataDir, 'cloud', 'facts.json')),
       });
     },

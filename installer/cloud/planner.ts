@@ -5,7 +5,6 @@ import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
 import type { MachinePlan } from '../../provisioner/core/machines.js';
 import { asProblem, type Problem } from '../../provisioner/core/problem.js';
-import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
 import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
 import type { Observed } from '../engine/observe.js';
@@ -15,6 +14,7 @@ import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
+import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
 import { diffObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
@@ -31,8 +31,8 @@ import type { RememberedFacts } from './remembered.js';
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
   readonly release: ReleaseData;
-  /** Folder `roles/`. */
-  readonly rolesDir: string;
+  /** Renders the templates of `roles/`. */
+  readonly templates: Templates;
   readonly remembered: RememberedFacts;
 }
 
@@ -196,18 +196,12 @@ export async function makePlan(
   }
   const { model } = built;
   const pki = openSitePki(secrets, deps.siteName, deps.clock);
-  const templates = new Map<string, (values: TemplateValues) => string>();
   const desired = buildDesired({
     catalogue: deps.catalogue,
     model,
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
-    template: (service, path, values) => {
-      const name = `${service}/files/${path}`;
-      const compiled = templates.get(name) ?? loadTemplate(name, deps.rolesDir);
-      templates.set(name, compiled);
-      return compiled(values);
-    },
+    template: deps.templates.render,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.

@@ -145,6 +145,14 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const ready = (item: Item, together: ReadonlySet<string>) =>
     item.action.needs.every(n => together.has(n) || (items.get(n)?.state ?? 'ok') === 'ok');
 
+  /** What the node's longest way still takes. */
+  const heaviest = (node: string): number =>
+    Math.max(
+      0,
+      ...[...items.values()]
+        .filter(i => i.action.node === node && (i.state === 'waiting' || i.state === 'running'))
+        .map(i => i.weight),
+    );
   const runBatch = async (node: string, batch: readonly Item[]) => {
     const actions = batch.map(b => b.planned as NodeAction);
     for (const b of batch) b.taken = true;
@@ -153,7 +161,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     const name = `${batch[0]!.lane}/${n}`;
     const job: DetachedJob = {
       unit: `${deps.unitPrefix}-${name.replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 200),
-      script: batchScript(actions, deps.batchOptions(node)),
+      script: batchScript(actions, deps.batchOptions(node), niceness(batch[0]!.weight, heaviest(node))),
       timeoutMs: batchTimeoutMs(actions),
     };
     let current = -1;
@@ -331,6 +339,13 @@ function weigh(items: ReadonlyMap<string, Item>): void {
   };
   for (const item of items.values()) walk(item);
 }
+
+/**
+ * Where programs of a node want more CPU than it has, the one that most waits for goes first: 0 for the longest way, up to
+ * 10 for what nothing waits for. Whoever is alone gets everything at any niceness.
+ */
+export const niceness = (weight: number, most: number): number =>
+  most <= 0 ? 0 : Math.max(0, Math.min(10, Math.round(10 * (1 - weight / most))));
 
 /** From the action that ended last backwards: each time what ended last among what it had to wait for. */
 function longestChain(items: readonly Item[], startMs: number): RunOutcome['chain'] {

@@ -194,8 +194,11 @@ ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfigured
 `;
 }
 
-/** The program for a detached unit. It removes itself, for it holds secrets. */
-export function batchScript(batch: readonly NodeAction[], options: BatchOptions): string {
+/**
+ * The program for a detached unit. It removes itself, for it holds secrets.
+ * @param niceness of its own processes; daemons that it starts are systemd's and have their own
+ */
+export function batchScript(batch: readonly NodeAction[], options: BatchOptions, niceness = 0): string {
   const parts = batch.map(
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
@@ -209,7 +212,7 @@ echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"
   return `rm -f -- "$0"
 exec 2>&1
 umask 077
-mkdir -p /run/halligan
+${niceness === 0 ? '' : `renice -n ${niceness} -p $$ >/dev/null 2>&1 || :\n`}mkdir -p /run/halligan
 w=$(mktemp -d /run/halligan/work.XXXXXX) || exit 70
 trap 'rm -rf "$w"' EXIT
 ${parts.join('')}exit 0

@@ -280,7 +280,7 @@ function build(context: ServiceContext): readonly Resource[] {
         'messaging:ready',
         'identity:catalog',
         'placement:ready',
-        'compute-control:ready',
+        'compute-control:conductor',
         `network-agent:ready@${node.name}`,
       ],
       // The unit tells systemd when nova-compute has its record in Nova; then it holds connections to RabbitMQ.

@@ -1,6 +1,6 @@
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { endpointUrl } from '../../installer/model/cloud.js';
-import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { branch, command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
 import {
   certificate,
   config,
@@ -103,45 +103,52 @@ function build(ctx: ServiceContext): readonly Resource[] {
       }),
     ),
     rotation(ctx),
-    command({
-      name: 'bootstrap',
-      title: 'Create the tables of Keystone, its administrator and its own endpoints',
-      needs: ['database:ready'],
-      check: `[ "$(${sql(ctx, 'keystone', 'keystone', "SELECT COUNT(*) FROM local_user WHERE name = 'admin'")})" = 1 ]`,
-      stamp: `${cloud.release.name} ${url} ${cloud.settings.region}`.replaceAll(' ', '|'),
-      apply: managers('keystone', 'keystone-manage', 'keystone.cmd.manage', [
-        { words: ['db_sync'] },
-        { words: ['bootstrap'] },
-      ]),
-      env: {
-        ...sqlEnv(ctx, 'keystone'),
-        OS_BOOTSTRAP_PASSWORD: ctx.secret('identity/admin'),
-        OS_BOOTSTRAP_USERNAME: 'admin',
-        OS_BOOTSTRAP_PROJECT_NAME: 'admin',
-        OS_BOOTSTRAP_SERVICE_NAME: 'keystone',
-        OS_BOOTSTRAP_REGION_ID: cloud.settings.region,
-        OS_BOOTSTRAP_ADMIN_URL: url,
-        OS_BOOTSTRAP_INTERNAL_URL: url,
-        OS_BOOTSTRAP_PUBLIC_URL: url,
-      },
-      timeoutSeconds: 600,
-      expectedSeconds: 20,
-    }),
-    ...uwsgiApi(ctx, {
-      title: 'OpenStack Identity API (Keystone)',
-      key: 'api',
-      ini: '/etc/keystone/keystone-uwsgi.ini',
-      port: 5000,
-      user: 'keystone',
-      processes: workersOf(ctx),
-      tls,
-      // Keystone reads the keys of tokens at each use.
-      watches: [CONFIG, ...KEYS.map(k => `/etc/keystone/credential-keys/${k}`)],
-      interrupts: 'Nobody can log in, and all APIs answer with errors, for some seconds.',
-      needs: ['cache:ready'],
-      provides: ['identity:ready'],
-      path: '/v3',
-    }),
+    // The API reads itself in beside: it asks the database for nothing until it is asked.
+    ...branch('bootstrap', [
+      command({
+        name: 'bootstrap',
+        title: 'Create the tables of Keystone, its administrator and its own endpoints',
+        needs: ['database:ready'],
+        provides: ['identity:ready'],
+        check: `[ "$(${sql(ctx, 'keystone', 'keystone', "SELECT COUNT(*) FROM local_user WHERE name = 'admin'")})" = 1 ]`,
+        stamp: `${cloud.release.name} ${url} ${cloud.settings.region}`.replaceAll(' ', '|'),
+        apply: managers('keystone', 'keystone-manage', 'keystone.cmd.manage', [
+          { words: ['db_sync'] },
+          { words: ['bootstrap'] },
+        ]),
+        env: {
+          ...sqlEnv(ctx, 'keystone'),
+          OS_BOOTSTRAP_PASSWORD: ctx.secret('identity/admin'),
+          OS_BOOTSTRAP_USERNAME: 'admin',
+          OS_BOOTSTRAP_PROJECT_NAME: 'admin',
+          OS_BOOTSTRAP_SERVICE_NAME: 'keystone',
+          OS_BOOTSTRAP_REGION_ID: cloud.settings.region,
+          OS_BOOTSTRAP_ADMIN_URL: url,
+          OS_BOOTSTRAP_INTERNAL_URL: url,
+          OS_BOOTSTRAP_PUBLIC_URL: url,
+        },
+        timeoutSeconds: 600,
+        expectedSeconds: 20,
+      }),
+    ]),
+    ...branch(
+      'api',
+      uwsgiApi(ctx, {
+        title: 'OpenStack Identity API (Keystone)',
+        key: 'api',
+        ini: '/etc/keystone/keystone-uwsgi.ini',
+        port: 5000,
+        user: 'keystone',
+        processes: workersOf(ctx),
+        tls,
+        // Keystone reads the keys of tokens at each use.
+        watches: [CONFIG, ...KEYS.map(k => `/etc/keystone/credential-keys/${k}`)],
+        interrupts: 'Nobody can log in, and all APIs answer with errors, for some seconds.',
+        needs: ['cache:ready'],
+        provides: ['identity:ready'],
+        path: '/v3',
+      }),
+    ),
   ];
 }
 

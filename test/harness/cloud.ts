@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { join, resolve } from 'node:path';
 import { parse, stringify } from 'yaml';
 import type { NodeFacts } from '../../installer/model/cloud.js';
-import { packagesOfRoles } from '../../installer/model/packages.js';
+import { type BakeList, packagesOfRoles } from '../../installer/model/packages.js';
 import { loadRelease } from '../../installer/model/releases.js';
 import { systemClock as clock } from '../../provisioner/core/clock.js';
 import {
@@ -17,7 +17,12 @@ import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import type { FeedEvent } from '../../provisioner/core/events.js';
 import type { Run } from '../../provisioner/core/journal.js';
 import type { DemoClient } from '../../provisioner/demo/client.js';
-import { connected, type ServerProcess, startServerProcess } from '../../provisioner/demo/server-process.js';
+import {
+  connected,
+  type ProcessUsage,
+  type ServerProcess,
+  startServerProcess,
+} from '../../provisioner/demo/server-process.js';
 import { buildGuestImage } from '../../provisioner/image/guest.js';
 import { cloudSettings } from '../../provisioner/site/cloud.js';
 import { loadSiteOrThrow } from '../../provisioner/site/load.js';
@@ -62,6 +67,10 @@ export interface TestCloud {
   remove(node: string): Promise<{ run: Run; result: ApplyResult }>;
   waitFor(runId: string, seconds: number): Promise<Run>;
   adopt(host: string, roles: readonly string[]): Promise<void>;
+  /** What a node with these roles has installed, in this cloud. */
+  packagesOf(roles: readonly string[]): BakeList;
+  /** Memory and CPU of the server that runs now. */
+  serverUsage(): ProcessUsage;
   /** Changes the `cloud` part of the site file and starts the server anew. */
   reconfigure(change: (cloud: Record<string, unknown>) => void): Promise<void>;
   crashAndRestart(): Promise<void>;
@@ -223,6 +232,8 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       });
       await client.patch(`/nodes/${name}`, { roles });
     },
+    packagesOf: bake,
+    serverUsage: () => server.usage(),
     async reconfigure(change) {
       const site = parse(readFileSync(sitePath, 'utf8')) as { cloud: Record<string, unknown> };
       change(site.cloud);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
-import { type ActionReport, type Planned, type RunDeps, runPlan } from '../../../../installer/engine/run.js';
+import { type ActionReport, niceness, type Planned, type RunDeps, runPlan } from '../../../../installer/engine/run.js';
 import { command, file, type Resource } from '../../../../installer/model/resources.js';
 import { systemClock } from '../../../../provisioner/core/clock.js';
 import type { DetachedJob, DetachedResult, SshTarget } from '../../../../provisioner/core/executor/types.js';
@@ -304,5 +304,25 @@ describe('a node that is installed on the way', () => {
     );
     expect(outcome.done).toBe(20);
     expect(looked).toBeLessThanOrEqual(3);
+  });
+});
+
+describe('programs of a node that compete for its CPU', () => {
+  it('are nice to the one that most waits for', async () => {
+    const own = 'cut -d " " -f 19 /proc/self/stat';
+    const heavy = act('n', 'long', say('first', `echo "$(${own})" >${dir}/long`));
+    const rest = act('n', 'long', say('second', 'true'), [heavy.action.id]);
+    const light = act('n', 'short', say('only', `echo "$(${own})" >${dir}/short`));
+    const seconds = (a: NodeAction, expectedSeconds: number) => ({ ...a, action: { ...a.action, expectedSeconds } });
+    const out = await walk([seconds(heavy, 30), seconds(rest, 30), seconds(light, 6)]);
+    expect(out.failed).toEqual([]);
+    const base = Number(readFileSync('/proc/self/stat', 'utf8').split(' ')[18]);
+    expect(Number(readFileSync(join(dir, 'long'), 'utf8')) - base).toBe(0);
+    // A tenth of the way: 9 of 10.
+    expect(Number(readFileSync(join(dir, 'short'), 'utf8')) - base).toBe(9);
+  });
+
+  it('have their full share when there is nothing else', () => {
+    expect([niceness(30, 30), niceness(0, 0), niceness(0, 30), niceness(15, 30)]).toEqual([0, 0, 10, 5]);
   });
 });
