@@ -1,5 +1,6 @@
 /** The cloud's two web pages as people use them: Horizon and the console of a server. What they show is for tests to judge. */
 import type { Frame, Page } from 'playwright-core';
+import { websocketUrl } from '../../installer/verify/steps/console.js';
 import { type Picture, pictureOf, type TestBrowser } from './browser.js';
 import type { CloudApi } from './cloud-api.js';
 
@@ -9,6 +10,7 @@ const BOOT_MS = 120_000;
 /** A screen that keeps still this long has nothing more to say; the cursor blinks on, and counts less than one letter. */
 const STILL_MS = 1500;
 const CURSOR_PIXELS = 30;
+const KEYS_MS = 30_000;
 
 const field = (value: unknown, ...path: readonly string[]): unknown =>
   path.reduce<unknown>((v, key) => (v as Record<string, unknown> | null | undefined)?.[key], value);
@@ -40,7 +42,7 @@ export interface ScreenServer {
 
 /** A server of the proof's guest without a network: to look at. Ordered when this returns, no more. */
 export async function screenServer(api: CloudApi, guestDisk: string): Promise<ScreenServer> {
-  const name = 'screen';
+  const name = 'screen-server';
   const order = { name, disk_format: 'qcow2', container_format: 'bare', visibility: 'private' };
   const image = text(await api.call('image', 'POST', '/images', order), 'id');
   await api.upload(image, guestDisk);
@@ -94,6 +96,30 @@ async function stillPicture(frame: Page | Frame): Promise<Picture> {
   });
 }
 
+/** @throws Error when the screen does not come to it */
+const pictureWith = (frame: Page | Frame, what: string, enough: (picture: Picture) => boolean): Promise<Picture> =>
+  until(`${what} on the screen`, KEYS_MS, async () => {
+    const picture = await pictureOf(frame);
+    return picture && enough(picture) ? picture : undefined;
+  });
+
+/** The first bytes of the console to a page of this address, as text; empty when it is cut off without any. */
+async function bannerFor(browser: TestBrowser, pageUrl: string, socketUrl: string): Promise<string> {
+  const { page } = await browser.open();
+  await page.goto(pageUrl);
+  const banner = await page.evaluate<string>(`(${READ_BANNER})(${JSON.stringify(socketUrl)})`);
+  await page.context().close();
+  return banner;
+}
+
+const READ_BANNER = `url => new Promise(resolve => {
+  const socket = new WebSocket(url, ['binary']);
+  socket.binaryType = 'arraybuffer';
+  socket.onmessage = event => resolve(new TextDecoder().decode(event.data));
+  socket.onclose = () => resolve('');
+  setTimeout(() => resolve('neither bytes nor an end'), 20000);
+})`;
+
 export interface ConsoleSeen {
   /** What the page says of the connection. */
   readonly status: string;
@@ -101,13 +127,16 @@ export interface ConsoleSeen {
   /** After a word was typed, and after it was taken back with the backspace key. */
   readonly typed: Picture;
   readonly erased: Picture;
+  /** What the console's websocket sends first to a page of its own address, and to a page from elsewhere. */
+  readonly banner: { readonly own: string; readonly foreign: string };
   readonly faults: readonly string[];
 }
 
 /** Opens the console of a server, waits for its guest, types. Screenshots go to `${shots}/console-*.png`. */
 export async function seeConsole(browser: TestBrowser, server: ScreenServer, shots: string): Promise<ConsoleSeen> {
   const { page, faults, screenshot } = await browser.open();
-  await page.goto(await server.consoleUrl());
+  const url = await server.consoleUrl();
+  await page.goto(url);
   await page.locator('canvas').waitFor();
   await server.booted();
   const booted = await stillPicture(page);
@@ -116,13 +145,19 @@ export async function seeConsole(browser: TestBrowser, server: ScreenServer, sho
   await page.locator('canvas').click();
   // As fast as people; the emulated keyboard has room for few keys.
   await page.keyboard.type(word, { delay: 60 });
-  const typed = await stillPicture(page);
+  const typed = await pictureWith(page, 'what was typed', ({ lit }) => lit > booted.lit + 4 * CURSOR_PIXELS);
   await screenshot(`${shots}/console-typed.png`);
   for (const _ of word) await page.keyboard.press('Backspace', { delay: 60 });
-  const erased = await stillPicture(page);
+  const erased = await pictureWith(page, 'an empty prompt', ({ lit }) => Math.abs(lit - booted.lit) <= CURSOR_PIXELS);
   const status = (await page.locator('#status').textContent()) ?? '';
   await page.context().close();
-  return { status, booted, typed, erased, faults: faults.filter(f => !NO_ICON.test(f)) };
+  const socket = websocketUrl(url);
+  if (socket === undefined) throw new Error('the console’s address names no websocket');
+  const banner = {
+    own: await bannerFor(browser, new URL('/vnc_lite.html', url).href, socket),
+    foreign: await bannerFor(browser, 'data:text/html,elsewhere', socket),
+  };
+  return { status, banner, booted, typed, erased, faults: faults.filter(f => !NO_ICON.test(f)) };
 }
 
 /** Browsers ask for an icon on their own; noVNC's page names none. */
