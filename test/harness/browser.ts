@@ -90,12 +90,15 @@ export async function openBrowser(options: BrowserOptions = {}): Promise<TestBro
     },
     async close() {
       let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<void>(resolve => {
-        timer = setTimeout(resolve, CLOSE_MS);
+      const late = new Promise<boolean>(resolve => {
+        timer = setTimeout(() => resolve(false), CLOSE_MS);
       });
-      await Promise.race([browser.close().catch(() => {}), late]);
+      const closing = browser.close().then(
+        () => true,
+        () => false,
+      );
+      if (!(await Promise.race([closing, late]))) kill();
       clearTimeout(timer);
-      kill();
       remove();
     },
   };
