@@ -194,7 +194,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
         volumes: volumes !== undefined,
         volume_catalog: volumes ? `${volumes.type}:${volumes.name}:internalURL` : '',
         cinder_password: volumes ? ctx.secret('identity/cinder') : '',
-        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+        vnc_url: `https://${cloud.api.host}:6080/vnc_lite.html`,
       }),
     ),
     schema(ctx),

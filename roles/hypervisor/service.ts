@@ -260,7 +260,7 @@ function build(context: ServiceContext): readonly Resource[] {
         image_url: endpointUrl(cloud, 'image'),
         ceph,
         rbd_secret: ceph ? secret('ceph/libvirt-secret', 'uuid') : '',
-        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+        vnc_url: `https://${cloud.api.host}:6080/vnc_lite.html`,
         volumes: catalog !== null,
         cinder_catalog: `${catalog}::internalURL`,
         cinder_password: catalog === null ? '' : secret('identity/cinder'),
