@@ -19,10 +19,14 @@ import type { Run } from '../../provisioner/core/journal.js';
 import type { DemoClient } from '../../provisioner/demo/client.js';
 import { connected, type ServerProcess, startServerProcess } from '../../provisioner/demo/server-process.js';
 import { buildGuestImage } from '../../provisioner/image/guest.js';
+import type { LabNode, LabNodeSpec } from '../../provisioner/lab/index.js';
+import type { NodeView } from '../../provisioner/node/service.js';
 import { cloudSettings } from '../../provisioner/site/cloud.js';
 import { loadSiteOrThrow } from '../../provisioner/site/load.js';
 import { catalogue } from '../../roles/catalogue.js';
 import { type CloudLab, cloudLabUp } from './cloud-lab.js';
+import { bakedImage, linkFiles } from './images.js';
+import { reachState, sshInstalled } from './nodes.js';
 
 const ROOT = packageRoot(import.meta.url);
 /** What all roles stand on: baked once, below them. */
@@ -43,6 +47,13 @@ export interface CloudSpec {
     readonly start?: boolean;
     readonly baked?: boolean;
   }[];
+  /** Machines with empty disks, beside the hosts: installed by the suite, with the image baked for their roles. */
+  readonly machines?: readonly {
+    readonly node: LabNodeSpec;
+    readonly roles: readonly string[];
+    /** The `install` part of the node in the site file, but for the image. */
+    readonly install: (machine: LabNode) => Record<string, unknown>;
+  }[];
   /** The `cloud` part of the site file. */
   readonly cloud: Record<string, unknown>;
   readonly onProgress?: (line: string) => void;
@@ -58,6 +69,10 @@ export interface TestCloud {
   verify(options?: { only?: string[]; keep?: boolean }): Promise<VerifyReport>;
   waitFor(runId: string, seconds: number): Promise<Run>;
   adopt(host: string, roles: readonly string[]): Promise<void>;
+  /** Takes a machine from power-on to its installed system. */
+  install(machine: string, seconds: number): Promise<NodeView>;
+  /** A command as root on an installed machine. */
+  onMachine(machine: string, command: string): Promise<string>;
   /** Changes the `cloud` part of the site file and starts the server anew. */
   reconfigure(change: (cloud: Record<string, unknown>) => void): Promise<void>;
   crashAndRestart(): Promise<void>;
@@ -119,6 +134,11 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       cloud: spec.cloud,
     }),
   );
+  const baked = new Map<string, { name: string; images: string; keys: string }>();
+  for (const { node, roles } of spec.machines ?? []) {
+    spec.onProgress?.(`${node.name}: baking an image of ${roles.join(', ')}`);
+    baked.set(node.name, await bakedImage(roles, early));
+  }
   const settings = settingsOf(early);
   const release = loadRelease(settings.release);
   if (!release) throw new Error(`no release ${settings.release}`);
@@ -136,6 +156,7 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       { name: 'common', on: null, packages: COMMON },
       ...[...kinds].map(([name, roles]) => ({ name, on: 'common', ...bake(roles) })),
     ],
+    ...(spec.machines ? { machines: spec.machines.map(m => m.node) } : {}),
     ...(spec.onProgress ? { onProgress: spec.onProgress } : {}),
   });
   const sitePath = join(lab.lab.dir, 'site.yaml');
@@ -144,6 +165,20 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
   writeCloud(spec.cloud);
   const data = lab.lab.dataDir;
   await linkGuest(join(data, 'images'));
+  if (spec.machines) {
+    const site = parse(readFileSync(sitePath, 'utf8')) as { nodes: { name: string }[] };
+    const nodes = site.nodes.map(written => {
+      const machine = spec.machines!.find(m => m.node.name === written.name)!;
+      const { name: image } = baked.get(written.name)!;
+      const planned = lab.lab.nodes.find(n => n.name === written.name)!;
+      return { ...written, roles: machine.roles, install: { image, ...machine.install(planned) } };
+    });
+    writeFileSync(sitePath, stringify({ ...site, nodes }));
+    for (const { name, images, keys } of baked.values()) {
+      for (const image of ['ram-cloud', name]) linkFiles(join(images, image), join(data, 'images', image));
+      if (!existsSync(join(data, 'keys'))) symlinkSync(join(keys, 'keys'), join(data, 'keys'));
+    }
+  }
 
   const main = join(ROOT, 'dist/provisioner/main.js');
   if (!existsSync(main)) throw new Error('not built: npm run build');
@@ -208,6 +243,19 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
         privateKey: lab.key.private,
       });
       await client.patch(`/nodes/${name}`, { roles });
+    },
+    async install(name, seconds) {
+      const act = (action: string) => client.post(`/nodes/${name}/actions`, { action, params: {} });
+      await act('inspect');
+      await reachState(() => client, name, 'available', seconds);
+      await act('claim');
+      await act('install');
+      return reachState(() => client, name, 'installed', seconds);
+    },
+    async onMachine(name, command) {
+      const node = await client.get<NodeView>(`/nodes/${name}`);
+      const files = { key: lab.key.file, known: join(lab.dir, `known-${name}`) };
+      return sshInstalled(lab.lab, node, files, `sudo sh -c '${command.replaceAll("'", "'\\''")}'`);
     },
     async reconfigure(change) {
       const site = parse(readFileSync(sitePath, 'utf8')) as { cloud: Record<string, unknown> };
