@@ -56,6 +56,8 @@ export interface CloudSpec {
   }[];
   /** The `cloud` part of the site file. */
   readonly cloud: Record<string, unknown>;
+  /** That an apply or a proof may take; 1500 unless said otherwise. */
+  readonly runSeconds?: number;
   readonly onProgress?: (line: string) => void;
 }
 
@@ -213,6 +215,7 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       await new Promise(r => setTimeout(r, 300));
     }
   };
+  const runSeconds = spec.runSeconds ?? 1500;
   const cloud: TestCloud = {
     lab,
     events,
@@ -221,14 +224,14 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
     waitFor,
     async apply(options = {}) {
       const { runId } = await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options });
-      const run = await waitFor(runId, 1500);
+      const run = await waitFor(runId, runSeconds);
       const result = asApplyResult(run.result);
       if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
       return { run, result };
     },
     async verify(options = {}) {
       const { runId } = await client.post<{ runId: string }>('/cloud/verify', options);
-      const run = await waitFor(runId, 1500);
+      const run = await waitFor(runId, runSeconds);
       const report = asVerifyReport(run.result);
       if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
       return report;
