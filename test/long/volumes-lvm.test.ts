@@ -16,6 +16,11 @@ const DATA_DISK = `/dev/disk/by-id/virtio-${diskSerial(LAB, MACHINE, 1)}`;
 /** Seconds that services of an emulated node may be silent, and take for an answer. */
 const PATIENT = { service_down_time: 300, rpc_response_timeout: 300 };
 const LOOK_MS = 20_000;
+/** Both ends of volumes in one look, for a session costs an emulated machine seconds. */
+const LOOK = `iscsiadm -m session 2>/dev/null; echo @@
+tgtadm --lld iscsi --mode target --op show; echo @@
+for d in $(virsh -q list --name); do virsh -q domblklist --details $d; done | awk '$1 == "block"'; echo @@
+lvs --noheadings -o lv_name,pool_lv,lv_size cinder-volumes`;
 
 let cloud: TestCloud;
 const on = (command: string) => cloud.onMachine(MACHINE, command);
@@ -98,12 +103,7 @@ describe('an emulated machine that is volume and compute node', () => {
     let over = false;
     const looking = (async () => {
       while (!over) {
-        const [sessions, targets, disks, volumes] = await Promise.all([
-          on('iscsiadm -m session 2>/dev/null || :'),
-          on('tgtadm --lld iscsi --mode target --op show'),
-          on('for d in $(virsh -q list --name); do virsh -q domblklist --details $d; done | awk \'$1 == "block"\''),
-          on('lvs --noheadings -o lv_name,pool_lv,lv_size cinder-volumes'),
-        ]);
+        const [sessions = '', targets = '', disks = '', volumes = ''] = (await on(LOOK).catch(() => '')).split('@@\n');
         // What is there while a volume is attached.
         if (sessions && disks) Object.assign(seen, { sessions, targets, disks, volumes });
         await new Promise(r => setTimeout(r, LOOK_MS));
