@@ -30,6 +30,11 @@ const failure = (r: ActionReport): ActionFailure => ({
 const perNode = (plan: ReadyPlan): number =>
   Math.max(4, Math.min(8, ...(plan.model?.nodes.map(n => n.facts.cpus + 2) ?? [4])));
 
+/** Programs on an emulated machine start ten times slower than on the machines that time-outs are made for. */
+const EMULATED_FACTOR = 6;
+const timeoutFactor = (plan: ReadyPlan, node: string): number =>
+  plan.model?.nodes.some(n => n.name === node && n.facts.emulated) ? EMULATED_FACTOR : 1;
+
 export interface WalkOptions {
   /** Grows each time that this run is taken up again: names of units are used once. */
   readonly round: number;
@@ -109,6 +114,7 @@ export async function walkPlan(
     batchOptions: node => ({
       unconfiguredUnits: plan.unconfigured.get(node) ?? [],
       packages: { sources: deps.packageSources(node) },
+      timeoutFactor: timeoutFactor(plan, node),
     }),
     mask: plan.secrets.mask,
     report: emit,

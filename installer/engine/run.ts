@@ -159,10 +159,11 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     const n = (serial.get(batch[0]!.lane) ?? 0) + 1;
     serial.set(batch[0]!.lane, n);
     const name = `${batch[0]!.lane}/${n}`;
+    const options = deps.batchOptions(node);
     const job: DetachedJob = {
       unit: `${deps.unitPrefix}-${name.replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 200),
-      script: batchScript(actions, deps.batchOptions(node), niceness(batch[0]!.weight, heaviest(node))),
-      timeoutMs: batchTimeoutMs(actions),
+      script: batchScript(actions, options, niceness(batch[0]!.weight, heaviest(node))),
+      timeoutMs: batchTimeoutMs(actions, options),
     };
     let current = -1;
     let output: string[] = [];

@@ -35,19 +35,21 @@ export interface BatchOptions {
   /** Units of this node that must not run before they are configured: disabled after an installation. */
   readonly unconfiguredUnits: readonly string[];
   readonly packages: PackageSource;
+  /** For slow nodes: all time-outs are multiplied. */
+  readonly timeoutFactor: number;
 }
 
-const seconds = (a: NodeAction): number => {
+const seconds = (a: NodeAction, factor: number): number => {
   const r = a.placed.resource;
-  if (r.kind === 'packages') return PACKAGE_SECONDS;
-  if (r.kind === 'command') return r.timeoutSeconds;
-  if (r.kind === 'unit') return r.timeoutSeconds + GRACE_SECONDS;
+  if (r.kind === 'packages') return factor * PACKAGE_SECONDS;
+  if (r.kind === 'command') return factor * r.timeoutSeconds;
+  if (r.kind === 'unit') return factor * r.timeoutSeconds + GRACE_SECONDS;
   return FILE_SECONDS;
 };
 
 /** The longest that the program may take. */
-export const batchTimeoutMs = (batch: readonly NodeAction[]): number =>
-  1000 * batch.reduce((sum, a) => sum + seconds(a) + GRACE_SECONDS, GRACE_SECONDS);
+export const batchTimeoutMs = (batch: readonly NodeAction[], { timeoutFactor }: BatchOptions): number =>
+  1000 * batch.reduce((sum, a) => sum + seconds(a, timeoutFactor) + GRACE_SECONDS, GRACE_SECONDS);
 
 const writeStamp = (service: string, id: string, stamp: string): string => {
   const name = stampName(service, id);
@@ -95,7 +97,7 @@ case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemct
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
       if (a.verb === 'enable') return `${own}${enable}${stamp}\n`;
       const verb = a.verb === 'reload' ? 'reload-or-restart' : a.verb === 'restart' ? 'restart' : 'start';
-      const ready = r.ready === null ? '' : waitReady(u, r.ready, r.timeoutSeconds);
+      const ready = r.ready === null ? '' : waitReady(u, r.ready, options.timeoutFactor * r.timeoutSeconds);
       return `${own}${enable}explain() {
   systemctl show -p ActiveState -p SubState -p Result -p ExecMainStatus -- ${u} | tr '\\n' ' '; echo
   journalctl -u ${u} -n ${JOURNAL_LINES} --no-pager -o cat 2>/dev/null || :
@@ -203,7 +205,7 @@ export function batchScript(batch: readonly NodeAction[], options: BatchOptions,
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
 cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
-timeout --kill-after=10 ${seconds(a)} sh -eu "$w/a" </dev/null
+timeout --kill-after=10 ${seconds(a, options.timeoutFactor)} sh -eu "$w/a" </dev/null
 code=$?
 [ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }
 echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"

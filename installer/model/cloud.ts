@@ -15,6 +15,8 @@ export interface NodeFacts {
   /** In a container (systemd-detect-virt --container), such as a lab host. */
   readonly container: boolean;
   readonly kvm: boolean;
+  /** Its CPUs are emulated (`qemu` of systemd-detect-virt): all that computes takes about ten times as long. */
+  readonly emulated?: boolean;
   /** Kernel features that are there or can be loaded. */
   readonly modules: {
     readonly openvswitch: boolean;

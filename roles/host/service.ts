@@ -41,6 +41,24 @@ function clock(ctx: ServiceContext): readonly Resource[] {
   ];
 }
 
+/** systemd gives a unit 90 s to start; an emulated machine takes longer for some that load much Python. */
+function slowStarts({ node }: ServiceContext): readonly Resource[] {
+  if (!node.facts.emulated) return [];
+  return [
+    directory({ path: '/etc/systemd/system.conf.d' }),
+    file({
+      path: '/etc/systemd/system.conf.d/halligan.conf',
+      content: '# Written by Halligan: the CPUs of this machine are emulated.\n[Manager]\nDefaultTimeoutStartSec=900\n',
+    }),
+    command({
+      name: 'slow-starts',
+      title: 'Give units the time to start that an emulated machine takes',
+      check: '[ "$(systemctl show -p DefaultTimeoutStartUSec --value)" = 15min ]',
+      apply: 'systemctl daemon-reload',
+    }),
+  ];
+}
+
 /** What answers on all addresses of a node besides sshd; and sshd itself takes keys only. */
 function hardening(): readonly Resource[] {
   const resolved = '/etc/systemd/resolved.conf.d/halligan.conf';
@@ -101,6 +119,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     ...(cloud.settings.packages === null && cloud.release.archives.length > 0
       ? [file({ path: ARCHIVES_FILE, content: archivesText(cloud.release.archives) })]
       : []),
+    ...slowStarts(ctx),
     directory({ path: '/var/lib/halligan', mode: 0o755 }),
     command({
       name: 'hostname',

@@ -42,6 +42,8 @@ export const virtualizationRefusal = (cloud: CloudModel, node: CloudNode): strin
 const reservedMemory = (node: CloudNode): number =>
   Math.max(512, Math.min(4096, Math.floor(node.facts.memoryMiB / 16)));
 
+const INITIATOR = '/etc/iscsi/initiatorname.iscsi';
+
 /** `iqn.…`, the node's name for iSCSI: images that are copied to many nodes carry one for all. */
 export const initiatorName = (node: CloudNode): string =>
   `iqn.1993-08.org.debian:01:${createHash('sha256').update(node.name).digest('hex').slice(0, 12)}`;
@@ -237,11 +239,9 @@ function build(context: ServiceContext): readonly Resource[] {
     ...release.mask.map(masked),
     ...(cloud.settings.volumes.backend === 'lvm'
       ? [
-          file({
-            path: '/etc/iscsi/initiatorname.iscsi',
-            content: `InitiatorName=${initiatorName(node)}\n`,
-            mode: 0o600,
-          }),
+          file({ path: INITIATOR, content: `InitiatorName=${initiatorName(node)}\n`, mode: 0o600 }),
+          // It reads its name at its start; open sessions go on without it.
+          unit({ unit: unitName(context, 'iscsi'), watches: [INITIATOR] }),
         ]
       : []),
     ...libvirt(context),

@@ -55,6 +55,13 @@ describe('a hypervisor', () => {
     expect(qemu(model(fourNodes(inContainer)))).toContain('security_driver = "none"');
   });
 
+  it('is given time to start where its CPUs are emulated, and only there', () => {
+    const path = '/etc/systemd/system.conf.d/halligan.conf';
+    const emulated = fourNodes().map(n => (n.name === 'cmp' ? { ...n, facts: { ...n.facts, emulated: true } } : n));
+    expect(filesOf(desired(model(emulated)), 'cmp').get(path)!.content).toContain('DefaultTimeoutStartSec=900');
+    expect(filesOf(desired(model(emulated)), 'vol').has(path)).toBe(false);
+  });
+
   it('has a name for iSCSI that no copied image shares', () => {
     const [a, b] = model().nodes;
     expect(initiatorName(a!)).not.toBe(initiatorName(b!));
