@@ -42,6 +42,8 @@ export interface CloudSpec {
     readonly roles: readonly string[];
     readonly start?: boolean;
     readonly baked?: boolean;
+    /** All three by default; see CloudHostSpec. */
+    readonly nics?: 1 | 2 | 3;
   }[];
   /** The `cloud` part of the site file. */
   readonly cloud: Record<string, unknown>;
@@ -131,6 +133,7 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       name: h.name,
       ...((h.baked ?? true) ? { layer: layerName(h.roles) } : {}),
       ...(h.start === undefined ? {} : { start: h.start }),
+      ...(h.nics === undefined ? {} : { nics: h.nics }),
     })),
     layers: [
       { name: 'common', on: null, packages: COMMON },

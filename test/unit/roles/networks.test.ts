@@ -9,7 +9,7 @@ import {
   datapathRefusal,
 } from '../../../roles/network-agent/chassis.js';
 import { networkObjects } from '../../../roles/network-control/objects.js';
-import { externalNetworkRefusal } from '../../../roles/network-control/service.js';
+import { networkRefusal } from '../../../roles/network-control/service.js';
 import { desired, filesOf, fourNodes, inContainer, model, settings } from './fixture.js';
 
 const nodeOf = (cloud: CloudModel, name: string) => cloud.nodes.find(n => n.name === name)!;
@@ -66,15 +66,15 @@ describe('network control', () => {
   it('refuses an external network that no gateway reaches', () => {
     const cloud = model();
     const lost = { ...cloud, settings: settings({ external: { ...settings().external!, physicalNetwork: 'dc' } }) };
-    expect(externalNetworkRefusal(cloud)).toBeNull();
-    expect(externalNetworkRefusal(lost)).toMatch(/dc, which is no provider network/);
+    expect(networkRefusal(cloud)).toBeNull();
+    expect(networkRefusal(lost)).toMatch(/dc, which is no provider network/);
     const deaf = { ...cloud, nodes: cloud.nodes.map(n => (n.name === 'net' ? { ...n, provider: [] } : n)) };
-    expect(externalNetworkRefusal(deaf)).toMatch(/^No network node has an interface on physnet1/);
+    expect(networkRefusal(deaf)).toMatch(/^No network node has an interface on physnet1/);
   });
 
   it('refuses VLANs for projects without a range of tags', () => {
     const cloud = model();
-    expect(externalNetworkRefusal({ ...cloud, settings: settings({ tenantNetworks: 'vlan' }) })).toMatch(/vlan_range/);
+    expect(networkRefusal({ ...cloud, settings: settings({ tenantNetworks: 'vlan' }) })).toMatch(/vlan_range/);
   });
 });
 
