@@ -51,6 +51,8 @@ export interface CloudSpec {
     readonly roles: readonly string[];
     readonly start?: boolean;
     readonly baked?: boolean;
+    /** All three by default; see CloudHostSpec. */
+    readonly nics?: 1 | 2 | 3;
   }[];
   /** Machines with empty disks, beside the hosts: installed by the suite, with the image baked for their roles. */
   readonly machines?: readonly {
@@ -166,6 +168,7 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       name: h.name,
       ...((h.baked ?? true) ? { layer: layerName(h.roles) } : {}),
       ...(h.start === undefined ? {} : { start: h.start }),
+      ...(h.nics === undefined ? {} : { nics: h.nics }),
     })),
     layers: [
       { name: 'common', on: null, packages: COMMON },

@@ -24,6 +24,7 @@ export const settings = (changes: Partial<CloudSettings> = {}): CloudSettings =>
     gateway: '203.0.113.1',
     pool: { from: '203.0.113.100', to: '203.0.113.200' },
   },
+  providerNetworks: [],
   tenantNetworks: 'geneve',
   distributedFloatingIp: false,
   mtu: 1500,
