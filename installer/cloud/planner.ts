@@ -3,10 +3,18 @@ import { sleep } from '../../provisioner/core/clock.js';
 import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
-import { asProblem, type Problem } from '../../provisioner/core/problem.js';
+import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
-import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
+import {
+  type Action,
+  diffNodes,
+  type Expectations,
+  groupByNode,
+  planHash,
+  resolveNeeds,
+  unseen,
+} from '../engine/diff.js';
 import type { Observed } from '../engine/observe.js';
 import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
@@ -22,6 +30,7 @@ import { createOpenStackClient, type OpenStackClient } from '../openstack/client
 import { cloudStatus } from '../openstack/errors.js';
 import { nodeTls, openSitePki } from '../pki/site.js';
 import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
+import { recallFacts, rememberFacts } from './facts-file.js';
 import { lookAtFacts, lookAtState } from './look.js';
 import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
 
@@ -49,6 +58,8 @@ export interface ReadyPlan {
   readonly desired: DesiredState | null;
   readonly secrets: CloudSecrets;
   readonly targets: ReadonlyMap<string, SshTarget>;
+  /** Nodes that are left as they are (findings of the severity `hold`), with the reason. */
+  readonly held: ReadonlyMap<string, Problem>;
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
@@ -72,6 +83,15 @@ async function patiently(work: () => Promise<void>, signal: AbortSignal): Promis
       if (cloudStatus(error) !== 403 || attempt === FORBIDDEN_TRIES) throw error;
       await sleep(FORBIDDEN_PAUSE_MS, signal);
     }
+}
+
+/** Of the findings that leave a node as it is, the first for each. */
+function heldBy(findings: readonly PlanProblem[]): Map<string, Problem> {
+  const held = new Map<string, Problem>();
+  for (const { severity, node, message, hint } of findings)
+    if (severity === 'hold' && node !== null && !held.has(node))
+      held.set(node, problem('cloud-node-held', `${node}: ${message}`, { hint }));
+  return held;
 }
 
 /** @throws the signal's reason when aborted */
@@ -109,13 +129,29 @@ export async function makePlan(
     reachable: facts.has(n.name),
     problem: problems.get(n.name) ?? null,
   }));
-  for (const [name, p] of problems)
-    findings.push({
-      severity: 'refuse',
-      node: name,
-      message: `${name} cannot be looked at: ${p.message}`,
-      hint: p.hint,
-    });
+  const recalled = recallFacts(deps.dataDir);
+  /** A node that is away: the others go on, unless the cloud is run from it or nothing is known of it. */
+  const away = (node: string, severity: 'refuse' | 'hold', p: Problem) =>
+    findings.push({ severity, node, message: `It cannot be looked at: ${p.message}`, hint: p.hint });
+  const known = new Map(facts);
+  for (const { id, name, roles } of handed) {
+    const p = problems.get(name);
+    if (!p) continue;
+    const before = recalled.get(id);
+    const leads = roles.some(r => deps.catalogue.roles.get(r)?.services.includes('identity'));
+    away(name, before && !leads ? 'hold' : 'refuse', p);
+    if (before) known.set(name, before);
+  }
+  if (facts.size > 0)
+    rememberFacts(
+      deps.dataDir,
+      new Map(
+        handed.flatMap(({ id, name }) => {
+          const seen = known.get(name);
+          return seen ? [[id, seen] as const] : [];
+        }),
+      ),
+    );
 
   const empty = (): ReadyPlan => ({
     view: { hash: planHash([]), createdMs: deps.clock.nowMs(), nodes: views, findings, actions: [] },
@@ -124,6 +160,7 @@ export async function makePlan(
     desired: null,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured: new Map(),
     client: () => {
       throw new Error('there is no cloud');
@@ -136,9 +173,9 @@ export async function makePlan(
     release: deps.release,
     catalogue: deps.catalogue,
     nodes: handed.flatMap(n => {
-      const known = facts.get(n.name);
-      return known && n.target
-        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: known }]
+      const seen = known.get(n.name);
+      return seen && n.target
+        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: seen }]
         : [];
     }),
   });
@@ -174,34 +211,32 @@ export async function makePlan(
 
   const byNode = groupByNode(desired.placed);
   const observed = new Map<string, Observed>();
+  const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
-    model.nodes.map(async node => {
+    awake.map(async node => {
       const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
       if (looked.ok) observed.set(node.name, looked.value);
-      else
-        findings.push({
-          severity: 'refuse',
-          node: node.name,
-          message: `${node.name} cannot be looked at: ${looked.problem.message}`,
-          hint: looked.problem.hint,
-        });
+      else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
     }),
   );
 
   findings.push(
-    ...precheck(model, {
-      release: deps.release,
-      ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
-      seen: Object.fromEntries(
-        model.nodes.map(n => [
-          n.name,
-          {
-            packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
-            ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
-          },
-        ]),
-      ),
-    }),
+    ...precheck(
+      { ...model, nodes: awake },
+      {
+        release: deps.release,
+        ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
+        seen: Object.fromEntries(
+          awake.map(n => [
+            n.name,
+            {
+              packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+              ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
+            },
+          ]),
+        ),
+      },
+    ),
   );
 
   const client = (s?: AbortSignal) =>
@@ -248,7 +283,11 @@ export async function makePlan(
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
   const nodeActions = diffNodes(desired, observed, outside, options.expectations);
-  const everything = new Set([...nodeActions.map(a => a.action.id), ...objectActions.map(a => objectKey(a.id))]);
+  const everything = new Set([
+    ...nodeActions.map(a => a.action.id),
+    ...objectActions.map(a => objectKey(a.id)),
+    ...unseen(desired, observed),
+  ]);
   const needsOf = resolveNeeds(new Map([...desired.before, ...edges]), everything, outside);
 
   const masked = (a: Action): Action => ({
@@ -296,6 +335,7 @@ export async function makePlan(
     desired,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured,
     client,
   };

@@ -71,7 +71,8 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         fail('node-unknown', `${name} is no node with roles of this cloud.`);
     const walk = plan.walk.filter(w => nodes.includes(w.action.node));
     const actions = walk.map(w => w.action);
-    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+    const findings = plan.view.findings.filter(f => f.severity !== 'hold' || f.node === null || nodes.includes(f.node));
+    return { ...plan, walk, view: { ...plan.view, findings, actions, hash: planHash(actions) } };
   };
   const toView = (plan: ReadyPlan): PlanView => {
     const actions: ActionView[] = [...plan.view.actions];
@@ -113,7 +114,9 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
 
   const carryOut = async (run: Run, plan: ReadyPlan, round: number): Promise<void> => {
     const view = toView(plan);
-    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(n => plan.targets.has(n));
+    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(
+      n => plan.targets.has(n) && !plan.held.has(n),
+    );
     await events.emit({
       type: 'cloud.plan',
       message: `The cloud is laid down: ${view.actions.length} actions on ${view.summary.nodes} nodes.`,
@@ -131,7 +134,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     for (const node of plan.targets.keys()) {
       const own = bad.find(f => f.node === node);
       if (own) await deps.onNode(node, 'failed', own.problem);
-      else await deps.onNode(node, 'ready', null);
+      else if (!plan.held.has(node)) await deps.onNode(node, 'ready', null);
     }
     const result: ApplyResult & Pick<WalkResult, 'took'> = {
       planHash: view.hash,
@@ -184,9 +187,10 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
   };
 
   const refuse = (plan: ReadyPlan) => {
-    const refused = plan.view.findings.filter(f => f.severity === 'refuse');
+    const stands = plan.view.nodes.some(n => !plan.held.has(n.name));
+    const refused = plan.view.findings.filter(f => f.severity === 'refuse' || (f.severity === 'hold' && !stands));
     if (refused.length > 0)
-      fail('plan-refused', refused.map(f => f.message).join('\n'), {
+      fail('plan-refused', refused.map(f => (f.node === null ? f.message : `${f.node}: ${f.message}`)).join('\n'), {
         hint: refused[0]!.hint,
         detail: { problems: refused },
       });

@@ -7,7 +7,7 @@ import { type Clock, sleep } from '../../provisioner/core/clock.js';
 import type { DetachedJob, DetachedResult, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import type { Action, NodeAction } from './diff.js';
-import { type BatchOptions, batchScript, batchTimeoutMs, parseMarker } from './script.js';
+import { type BatchOptions, batchScript, batchTimeoutMs, limitSeconds, parseMarker } from './script.js';
 
 /** An action that the server itself carries out, such as one behind an API. */
 export interface ServerAction {
@@ -56,10 +56,13 @@ export interface RunDeps {
   readonly unitPrefix: string;
   /** Programs at once on one node. */
   readonly perNode: number;
+  /** Nodes that are left as they are, with the reason; what needs something of theirs is held, too. */
+  readonly held: ReadonlyMap<string, Problem>;
   readonly signal: AbortSignal;
 }
 
 const isServer = (p: Planned): p is ServerAction => 'perform' in p;
+const nodeOf = (id: string) => id.split('/', 1)[0]!;
 /** What runs one after the other. */
 function laneOf({ action, placed }: NodeAction): string {
   const { branch } = placed.resource;
@@ -68,8 +71,12 @@ function laneOf({ action, placed }: NodeAction): string {
 
 const OUTPUT_LINES = 60;
 const SERVER_AT_ONCE = 8;
-/** Between tries to reach a node that is busy or restarts its network. */
-const REACH_PAUSES_MS = [500, 1500, 4000];
+/**
+ * Times that a node is asked. Each lasts as long as the executor is patient (a minute), and an interface that moved under a
+ * bridge is put back after a minute.
+ */
+const REACH_TRIES = 2;
+const REACH_PAUSE_MS = 500;
 
 interface Item {
   readonly planned: Planned;
@@ -144,14 +151,13 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
 
   /** A program is started once, however often it is asked for; so a node that does not answer at once is asked again. */
   const reach = async (node: string, job: DetachedJob, onLine: (line: string) => void): Promise<DetachedResult> => {
-    for (const pauseMs of [...REACH_PAUSES_MS, null])
+    for (let tries = 1; ; tries++)
       try {
         return await deps.executor.detached(deps.target(node), job, onLine, { signal });
       } catch (error) {
-        if (signal.aborted || pauseMs === null || asProblem(error).code !== 'ssh-failed') throw error;
-        await sleep(pauseMs, signal);
+        if (signal.aborted || tries === REACH_TRIES || asProblem(error).code !== 'ssh-failed') throw error;
+        await sleep(REACH_PAUSE_MS, signal);
       }
-    throw new Error('unreachable');
   };
   const runBatch = async (node: string, batch: readonly Item[]) => {
     const actions = batch.map(b => b.planned as NodeAction);
@@ -179,7 +185,10 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
         output = [];
         begin(item);
       } else if (marker.kind === 'ok') settle(item, 'ok', null);
-      else settle(item, 'failed', stepFailed(item.action, actions[marker.index]!, marker.code, output.map(deps.mask)));
+      else {
+        const took = (clock.monotonicMs() - item.beganMs) / 1000;
+        settle(item, 'failed', stepFailed(actions[marker.index]!, marker.code, took, output.map(deps.mask)));
+      }
       wake();
     };
     try {
@@ -187,23 +196,32 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
         reach(node, job, onLine),
       );
       const left = batch.find(b => b.state === 'waiting' || b.state === 'running');
-      if (left) {
+      if (left && !batch.some(b => b.state === 'failed')) {
         begin(left);
-        const why = result.kind === 'lost' ? result.reason : `the program ended with code ${result.code}`;
-        settle(
-          left,
-          'failed',
-          problem('cloud-step-failed', `"${left.action.title}" on ${node} was cut off: ${deps.mask(why)}`, {
-            detail: { node, service: left.action.service, step: left.action.id, log: output.map(deps.mask) },
-          }),
-        );
+        const why =
+          result.kind === 'lost'
+            ? { reason: result.reason, hint: `\`halligan apply\` goes on from here when ${node} is up again.` }
+            : {
+                reason: `its program was killed there (code ${result.code})`,
+                hint: `Look who did that (\`journalctl -k\` on ${node} shows whether memory ran out), then \`halligan apply\` goes on from here.`,
+              };
+        settle(left, 'failed', cutOff(left.planned as NodeAction, why, output.map(deps.mask)));
       }
     } catch (error) {
       if (signal.aborted) return;
       const left = batch.find((b, i) => i >= Math.max(current, 0) && (b.state === 'waiting' || b.state === 'running'));
       if (left) {
         begin(left);
-        settle(left, 'failed', asProblem(error, 'cloud-step-failed'));
+        const p = asProblem(error, 'cloud-step-failed');
+        const hint =
+          p.code === 'ssh-failed'
+            ? `Bring ${node} back (power, network, sshd), then \`halligan apply\` goes on from here; until then it leaves ${node} out.`
+            : p.hint;
+        settle(
+          left,
+          'failed',
+          cutOff(left.planned as NodeAction, { reason: deps.mask(p.message), hint }, output.map(deps.mask)),
+        );
       }
       // Nothing more is tried on a node that cannot be reached: each try would take its time-out.
       if (asProblem(error).code === 'ssh-failed' || asProblem(error).code === 'host-key-mismatch')
@@ -229,6 +247,14 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
       if (!signal.aborted) settle(item, 'failed', asProblem(error, 'cloud-step-failed'));
     }
   };
+
+  for (const item of items.values()) {
+    const needed = item.action.needs.find(n => !items.has(n) && deps.held.has(nodeOf(n)));
+    const by = deps.held.has(item.action.node) ? item.action.node : needed === undefined ? null : nodeOf(needed);
+    if (by === null) continue;
+    const { message, hint } = deps.held.get(by)!;
+    settle(item, 'blocked', problem('cloud-step-blocked', message, { hint }));
+  }
 
   const schedule = () => {
     const candidates: { lane: string; node: string; batch: Item[] }[] = [];
@@ -316,33 +342,60 @@ function longestChain(items: ReadonlyMap<string, Item>, startMs: number): RunOut
   return chain;
 }
 
-const TELLING = /error|critical|fatal|denied|refused|cannot|could not|no space|unable|failed|^E: /i;
+const TELLING = /error|critical|fatal|denied|refused|cannot|could not|no space|in use|unable|failed|^E: /i;
+const NO_SPACE = /no space left|enough free space|disk quota exceeded|\(28\)/i;
+
+/** The lines of a step's output that say something, and the one that says why it failed. */
+function readOutput(output: readonly string[]): { lines: string[]; telling: string | undefined } {
+  const lines = output.map(l => l.trimEnd()).filter(l => l !== '');
+  return { lines, telling: lines.findLast(l => TELLING.test(l)) ?? lines.at(-1) };
+}
+
+const stepDetail = ({ action, placed }: NodeAction, lines: readonly string[]) => ({
+  node: action.node,
+  service: action.service,
+  step: action.id,
+  ...(placed.resource.kind === 'unit' ? { unit: placed.resource.unit } : {}),
+  log: lines.slice(-25),
+});
+
+/** An action whose end was not seen: its program was killed, or its node is gone. */
+function cutOff(
+  planned: NodeAction,
+  why: { readonly reason: string; readonly hint: string },
+  output: readonly string[],
+): Problem {
+  const { action } = planned;
+  const { lines } = readOutput(output);
+  const last = lines.length > 0 ? ` Its last words: ${lines.at(-1)!.slice(0, 300)}` : '';
+  return problem(
+    'cloud-step-failed',
+    `${action.node}: "${action.title}" (${action.service}) was cut off: ${why.reason.replace(/\.$/, '')}.${last}`,
+    { hint: why.hint, detail: stepDetail(planned, lines) },
+  );
+}
 
 /** The failure of an action in words: node, step, unit, the telling line of its output, and what to do. */
-function stepFailed(action: Action, planned: NodeAction, code: number, output: readonly string[]): Problem {
+function stepFailed(planned: NodeAction, code: number, tookSeconds: number, output: readonly string[]): Problem {
+  const { action } = planned;
   const r = planned.placed.resource;
-  const lines = output.map(l => l.trimEnd()).filter(l => l !== '');
-  const telling = lines.findLast(l => TELLING.test(l)) ?? lines.at(-1) ?? 'it said nothing';
-  const timedOut = code === 124 || code === 137;
-  const next =
-    r.kind === 'unit'
+  const { lines, telling = 'it said nothing' } = readOutput(output);
+  // 137: killed by timeout(1), or by somebody else before.
+  const timedOut = code === 124 || (code === 137 && tookSeconds >= limitSeconds(planned));
+  const how = timedOut ? 'took too long' : code === 137 ? 'was killed' : `failed with code ${code}`;
+  const next = lines.some(l => NO_SPACE.test(l))
+    ? `Make room on ${action.node} (\`df -h\` shows which file system is full), then \`halligan apply\` goes on from here.`
+    : r.kind === 'unit'
       ? `Look at \`journalctl -u ${r.unit}\` on ${action.node}, mend the cause, then \`halligan apply\` goes on from here.`
       : r.kind === 'packages'
         ? `Check disk space and package sources of ${action.node}, then \`halligan apply\` goes on from here.`
         : `Mend the cause on ${action.node}, then \`halligan apply\` goes on from here.`;
   return problem(
     'cloud-step-failed',
-    `${action.node}: "${action.title}" (${action.service}) ${timedOut ? 'took too long' : `failed with code ${code}`}: ${telling.slice(0, 300)}`,
+    `${action.node}: "${action.title}" (${action.service}) ${how}: ${telling.slice(0, 300)}`,
     {
       hint: next,
-      detail: {
-        node: action.node,
-        service: action.service,
-        step: action.id,
-        ...(r.kind === 'unit' ? { unit: r.unit } : {}),
-        code,
-        log: lines.slice(-25),
-      },
+      detail: { ...stepDetail(planned, lines), code },
     },
   );
 }

@@ -74,6 +74,7 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     journaled: (_name, _input, effect) => effect(),
     unitPrefix: 'hal-test',
     perNode: 4,
+    held: new Map(),
     signal: new AbortController().signal,
     ...extra,
   });
@@ -145,7 +146,7 @@ describe('a step that fails', () => {
 });
 
 describe('a node that is gone', () => {
-  it('is asked four times, then its steps are held; no other is', async () => {
+  it('is asked twice, then the step that it cut off is named and its other steps are held; no other is', async () => {
     let tries = 0;
     const outcome = await walk(
       [act('dead', 'a', say('x', 'true')), act('dead', 'b', say('y', 'true')), act('n2', 'b', say('z', 'true'))],
@@ -161,9 +162,12 @@ describe('a node that is gone', () => {
         },
       },
     );
-    expect(tries).toBe(4);
+    expect(tries).toBe(2);
     expect(outcome.done).toBe(1);
-    expect(outcome.failed.map(f => f.problem!.code)).toEqual(['ssh-failed']);
+    expect(outcome.failed.map(f => `${f.problem!.message} ${f.problem!.hint}`)).toEqual([
+      'dead: "command:x" (a) was cut off: dead does not answer. Bring dead back (power, network, sshd), then `halligan apply` goes on from here; until then it leaves dead out.',
+    ]);
+    expect(outcome.failed[0]!.problem!.detail).toMatchObject({ node: 'dead', service: 'a', step: 'dead/a/command:x' });
     expect(outcome.blocked.map(b => b.problem!.message)).toEqual(['dead could not be reached.']);
   });
 
@@ -171,8 +175,66 @@ describe('a node that is gone', () => {
     const outcome = await walk([act('n1', 'a', say('x', 'true')), act('n1', 'a', say('y', 'true'))], {
       executor: { stop: async () => {}, detached: async () => ({ kind: 'lost', reason: 'The node was restarted.' }) },
     });
-    expect(outcome.failed[0]!.problem!.message).toContain('The node was restarted.');
+    expect(outcome.failed[0]!.problem!.message).toBe('n1: "command:x" (a) was cut off: The node was restarted.');
     expect(outcome.blocked).toHaveLength(1);
+  });
+});
+
+describe('a program that is killed on its node', () => {
+  it('fails the step that it was at, with its last words', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo Unpacking one; kill -9 $(ps -o ppid= -p $PPID); sleep 1')),
+      act('n1', 'a', say('y', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem!.message)).toEqual([
+      expect.stringMatching(
+        /^n1: "command:x" \(a\) was cut off: its program was killed there \(code -?\d+\)\. Its last words: Unpacking one$/,
+      ),
+    ]);
+    expect(outcome.blocked.map(b => b.action.id)).toEqual(['n1/a/command:y']);
+  });
+
+  it('one by one says so, too, and does not blame time', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo Unpacking one; kill -9 $$')),
+      act('n1', 'a', say('y', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem!.message)).toEqual([
+      expect.stringMatching(/^n1: "command:x" \(a\) was killed: /),
+    ]);
+    expect(outcome.blocked.map(b => b.action.id)).toEqual(['n1/a/command:y']);
+  });
+});
+
+describe('a node that is held', () => {
+  it('is not touched, nor is what needs something of it, seen or not; the rest goes on', async () => {
+    const why = problem('cloud-node-held', 'n1: Its clock is 60 min ahead.', { hint: 'Set it.' });
+    const outcome = await walk(
+      [
+        act('n1', 'a', say('own', 'exit 1')),
+        act('n2', 'b', say('seen', 'exit 1'), ['n1/a/command:own']),
+        act('n2', 'c', say('unseen', 'exit 1'), ['n1/a/command:in-place-or-not']),
+        act('n2', 'd', say('free', 'true'), ['n3/a/command:in-place']),
+      ],
+      { held: new Map([['n1', why]]) },
+    );
+    expect(outcome).toMatchObject({ done: 1, failed: [] });
+    expect(outcome.blocked.map(b => `${b.action.id}: ${b.problem!.message}`)).toEqual([
+      'n1/a/command:own: n1: Its clock is 60 min ahead.',
+      'n2/b/command:seen: "command:seen" on n2 waits for "command:own" on n1.',
+      'n2/c/command:unseen: n1: Its clock is 60 min ahead.',
+    ]);
+    expect(outcome.blocked[0]!.problem!.hint).toBe('Set it.');
+  });
+});
+
+describe('a disk that is full', () => {
+  it('is what the next step is about', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo "base64: write error: No space left on device"; exit 1')),
+    ]);
+    expect(outcome.failed[0]!.problem!.message).toContain('No space left on device');
+    expect(outcome.failed[0]!.problem!.hint).toMatch(/^Make room on n1 \(`df -h`/);
   });
 });
 
