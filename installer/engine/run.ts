@@ -69,7 +69,9 @@ function laneOf({ action, placed }: NodeAction): string {
   return `${action.node}/${action.service}${branch === undefined ? '' : `/${branch}`}`;
 }
 
-const OUTPUT_LINES = 60;
+const OUTPUT_LINES = 120;
+/** Of them in a failure's detail. */
+const DETAIL_LINES = 25;
 const SERVER_AT_ONCE = 8;
 /**
  * Times that a node is asked. Each lasts as long as the executor is patient (a minute), and an interface that moved under a
@@ -343,12 +345,18 @@ function longestChain(items: ReadonlyMap<string, Item>, startMs: number): RunOut
 }
 
 const TELLING = /error|critical|fatal|denied|refused|cannot|could not|no space|in use|unable|failed|^E: /i;
+/** What systemd says of every unit that ends. */
+const NOISE = /^(\S+\.service: |Failed to start |Stopped |Started |Starting )/;
 const NO_SPACE = /no space left|enough free space|disk quota exceeded|\(28\)/i;
 
-/** The lines of a step's output that say something, and the one that says why it failed. */
+/** Of a step's output the line that says why it failed, and those around it. */
 function readOutput(output: readonly string[]): { lines: string[]; telling: string | undefined } {
-  const lines = output.map(l => l.trimEnd()).filter(l => l !== '');
-  return { lines, telling: lines.findLast(l => TELLING.test(l)) ?? lines.at(-1) };
+  const all = output.map(l => l.trimEnd()).filter(l => l !== '');
+  let at = all.findLastIndex(l => TELLING.test(l) && !NOISE.test(l));
+  if (at === -1) at = all.findLastIndex(l => TELLING.test(l));
+  if (at === -1) at = all.length - 1;
+  const end = Math.min(all.length, Math.max(at + 5, DETAIL_LINES));
+  return { lines: all.slice(Math.max(0, end - DETAIL_LINES), end), telling: all[at] };
 }
 
 const stepDetail = ({ action, placed }: NodeAction, lines: readonly string[]) => ({
@@ -356,7 +364,7 @@ const stepDetail = ({ action, placed }: NodeAction, lines: readonly string[]) =>
   service: action.service,
   step: action.id,
   ...(placed.resource.kind === 'unit' ? { unit: placed.resource.unit } : {}),
-  log: lines.slice(-25),
+  log: lines,
 });
 
 /** An action whose end was not seen: its program was killed, or its node is gone. */
@@ -367,7 +375,8 @@ function cutOff(
 ): Problem {
   const { action } = planned;
   const { lines } = readOutput(output);
-  const last = lines.length > 0 ? ` Its last words: ${lines.at(-1)!.slice(0, 300)}` : '';
+  const words = output.findLast(l => l.trim() !== '');
+  const last = words === undefined ? '' : ` Its last words: ${words.trim().slice(0, 300)}`;
   return problem(
     'cloud-step-failed',
     `${action.node}: "${action.title}" (${action.service}) was cut off: ${why.reason.replace(/\.$/, '')}.${last}`,

@@ -23,8 +23,9 @@ const PACKAGE_SECONDS = 1800;
 const SETTLE_TRIES = 20;
 /** A unit that systemd had to restart so often while we waited for it does not come up by waiting. */
 const RESTARTS = 8;
-/** Last lines of a unit's journal that a failure shows. */
-const JOURNAL_LINES = 12;
+/** Last lines of a unit's journal, and of each of its logs, that a failure shows: more than one try of an API says. */
+const JOURNAL_LINES = 15;
+const LOG_LINES = 40;
 
 export interface PackageSource {
   /** Lines of sources.list(5) that replace the node's own; null: leave them. */
@@ -100,7 +101,15 @@ case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemct
       return `${own}${enable}explain() {
   systemctl show -p ActiveState -p SubState -p Result -p ExecMainStatus -- ${u} | tr '\\n' ' '; echo
   journalctl -u ${u} -n ${JOURNAL_LINES} --no-pager -o cat 2>/dev/null || :
-}
+${
+  r.watches.length === 0
+    ? ''
+    : `  # What it reads at its start names where it writes.
+  for l in $(grep -ohE '/var/log/[A-Za-z0-9/_.-]+\\.log' -- ${r.watches.map(sh).join(' ')} 2>/dev/null | sort -u); do
+    [ ! -f "$l" ] || tail -n ${LOG_LINES} "$l"
+  done
+`
+}}
 systemctl reset-failed ${u} 2>/dev/null || :
 systemctl ${verb} ${u} || { echo ${sh(`${r.unit} did not start`)}; explain; exit 1; }
 ${ready}systemctl is-active --quiet ${u} || { echo ${sh(`${r.unit} ended after its start`)}; explain; exit 1; }
@@ -145,6 +154,9 @@ done
 function packagesBody(names: readonly string[], preseed: readonly string[], options: BatchOptions): string {
   const { sources } = options.packages;
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+# Services of a node install one after the other, for dpkg does not wait. No child keeps the lock.
+exec 9>/run/halligan/packages.lock
+flock 9
 made='' said=$(mktemp)
 trap 'rm -f -- "$said" $made' EXIT
 policy=/usr/sbin/policy-rc.d
@@ -155,7 +167,7 @@ if [ ! -e $policy ] || grep -q halligan $policy; then
 fi
 ${sources === null ? '' : `mkdir -p /etc/apt/sources.list.d\ncat >/etc/apt/sources.list ${heredoc(sources)}\nrm -f /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/ubuntu.sources`}
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
-  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
+  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null 9>&-; }
 lists() {
   apt update >"$said" 2>&1 && code=0 || code=$?
   cat "$said"
@@ -163,7 +175,7 @@ lists() {
 }
 unreached() { sed -n 's/^[EW]: Failed to fetch /The package lists could not be fetched: /p' "$said" | head -n 1; }
 # What a killed installation left half-way.
-half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null; }
+half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null 9>&- || :; }
 half
 ${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
 if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi

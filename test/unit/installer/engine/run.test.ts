@@ -132,6 +132,17 @@ describe('a step that fails', () => {
     expect(outcome.blocked[1]!.problem!.message).toContain('waits for');
   });
 
+  it('tells the reason from what systemd says of every unit that ends, and keeps the lines around it', async () => {
+    const apply = `i=0; while [ $i -lt 40 ]; do echo "line $i"; i=$((i + 1)); done
+echo "bind(): Address already in use"; echo "VACUUM: done"; echo "x.service: Failed with result 'exit-code'."
+i=0; while [ $i -lt 30 ]; do echo "again $i"; i=$((i + 1)); done; exit 1`;
+    const outcome = await walk([act('n1', 'a', say('bind', apply))]);
+    const p = outcome.failed[0]!.problem!;
+    expect(p.message).toMatch(/: bind\(\): Address already in use$/);
+    expect(p.detail?.['log']).toHaveLength(25);
+    expect(p.detail?.['log']).toContain('bind(): Address already in use');
+  });
+
   it('that takes too long is ended and says so', async () => {
     const outcome = await walk([
       act('n1', 'a', command({ name: 'hang', title: 'Hang', apply: 'sleep 30', timeoutSeconds: 1 })),
