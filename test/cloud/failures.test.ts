@@ -17,7 +17,6 @@ import { cloudUp, failuresOf, NETWORKS, type TestCloud } from '../harness/cloud.
 
 type ActionEvent = CloudEventData['cloud.action'];
 
-const AGENT = 'openvswitch-switch.service';
 let cloud: TestCloud;
 
 beforeAll(async () => {
@@ -107,7 +106,11 @@ describe('an archive that is not reached, a unit that does not start, a wrong ti
       expect.objectContaining({ node: 'cmp2', message: expect.stringMatching(/^Its clock is 60 min ahead\./) }),
     ]);
     runId = await begin();
-    await action(runId, 'the switch of cmp', a => a.node === 'cmp' && a.service === 'network-agent');
+    await action(
+      runId,
+      'the switch of cmp',
+      a => a.node === 'cmp' && a.service === 'network-agent' && a.state === 'begin',
+    );
     await cloud.lab.stop('cmp');
     const ended = await end(runId);
     expect(ended.run.state).toBe('failed');
@@ -129,7 +132,7 @@ describe('an archive that is not reached, a unit that does not start, a wrong ti
   it('the unit: its name, its own words, and where to look', () => {
     const p = failureOf(result, 'ctl');
     expect(p.message).toMatch(
-      /^ctl: "start glance-api.service" \(image\) failed with code 1: .*Address already in use/,
+      /^ctl: "(re)?start glance-api.service" \(image\) failed with code 1: .*Address already in use/,
     );
     expect(p.detail).toMatchObject({ node: 'ctl', service: 'image', unit: 'glance-api.service', code: 1 });
     expect(p.hint).toContain('journalctl -u glance-api.service');
@@ -141,12 +144,12 @@ describe('an archive that is not reached, a unit that does not start, a wrong ti
     expect(p.message).toMatch(/^cmp2: Its clock is 60 min ahead\. Tokens and certificates would not be valid there\.$/);
     expect(p.hint).toContain('timedatectl');
     expect(actionsOf(runId).filter(a => a.node === 'cmp2' && a.state === 'begin')).toEqual([]);
-    expect(await host('cmp2', 'ls -d /var/lib/halligan /run/halligan 2>/dev/null || echo nothing')).toBe('nothing');
+    expect(await host('cmp2', 'ls /var/lib/halligan/stamps 2>/dev/null || echo nothing')).toBe('nothing');
   });
 
   it('the dead host: which step it cut off, and that it is not reached', () => {
     const p = failureOf(result, 'cmp');
-    expect(p.message).toMatch(/^cmp: ".+" \(.+\) was cut off: .*(could not be reached by SSH|connection)/);
+    expect(p.message).toMatch(/^cmp: ".+" \(.+\) was cut off: .*(could not be reached by SSH|SSH handshake)/);
     expect(p.detail).toMatchObject({ node: 'cmp', step: expect.stringMatching(/^cmp\//) });
     expect(p.hint).toContain('Bring cmp back');
   });
@@ -168,26 +171,28 @@ describe('a host that is dead still, a full disk and an apt that is killed', () 
     await host('ctl', 'systemctl stop squatter');
     await host(
       'cmp2',
-      'rm /usr/sbin/date; mkdir -p /etc/pki && mount -t tmpfs -o size=16k none /etc/pki && dd if=/dev/zero of=/etc/pki/full bs=4k 2>/dev/null || :',
+      'rm /usr/sbin/date; mkdir -p /etc/pki && mount -t tmpfs -o size=16k none /etc/pki && ! dd if=/dev/zero of=/etc/pki/full bs=4k 2>/dev/null',
     );
     const plan = await cloud.plan();
     expect(plan.problems.filter(p => p.severity === 'hold')).toEqual([
-      expect.objectContaining({ node: 'cmp', message: expect.stringMatching(/^It cannot be looked at: .*reached/) }),
+      expect.objectContaining({ node: 'cmp', message: expect.stringMatching(/^It cannot be looked at: /) }),
     ]);
     // Nobody forgets the dead host.
-    expect(plan.actions.filter(a => a.node === 'ctl' && a.kind === 'file').map(a => a.title)).toEqual([]);
+    expect(plan.actions.map(a => `${a.node} ${a.title}`)).not.toContain('ctl change /etc/hosts');
+    expect(await host('ctl', 'grep -cw cmp /etc/hosts')).toBe('1');
     const runId = await begin();
     // As the kernel does it when memory runs out, but to all of the program at once.
     const half = await host(
       'net',
-      `n=0
-until p=$(pgrep -xo dpkg) && u=$(ps -o unit= -p "$p") && expr "$u" : 'hal-.*network-agent' >/dev/null &&
-  dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\\n' | grep -q '^.[UFH] '; do
-  n=$((n + 1)); [ $n -lt 1500 ] || exit 1; sleep 0.1
+      `half() { dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\\n' | grep '^.[UFH] '; }
+n=0
+until p=$(pgrep -xo dpkg) && u=$(grep -o 'hal-[^/]*network-agent[^/]*service' /proc/$p/cgroup | head -n 1) && [ -n "$u" ] &&
+  half >/dev/null; do
+  n=$((n + 1)); [ $n -lt 2000 ] || { echo 'dpkg was not seen at work' >&2; exit 1; }; sleep 0.05
 done
 systemctl kill --signal=KILL "$u"
-dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\\n' | grep '^.[UFH] '`,
-      200_000,
+half`,
+      400_000,
     );
     console.log(`left half-way on net:\n${half}`);
     const ended = await end(runId);
@@ -227,7 +232,7 @@ dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\\n' | grep '^.[UFH] '`,
   it('what was cured since runs, and so does what does not need what failed', async () => {
     expect(await active('ctl', 'glance-api')).toEqual(['active']);
     // Another service of the node with the full disk.
-    expect(await active('cmp2', AGENT)).toEqual(['active']);
+    expect(await active('cmp2', 'openvswitch-switch')).toEqual(['active']);
   });
 });
 
@@ -236,7 +241,7 @@ describe('with all causes gone', () => {
     await host('cmp2', 'umount /etc/pki');
     await cloud.lab.start('cmp');
     const runId = await begin();
-    await action(runId, 'packages of net', a => a.node === 'net' && a.title.startsWith('install'));
+    await action(runId, 'a step on net', a => a.node === 'net' && a.state === 'begin');
     await cloud.crashAndRestart();
     const { run, result } = await end(runId);
     expect(failuresOf(result)).toBe('');
