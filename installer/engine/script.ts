@@ -154,9 +154,6 @@ done
 function packagesBody(names: readonly string[], preseed: readonly string[], options: BatchOptions): string {
   const { sources } = options.packages;
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-# Services of a node install one after the other, for dpkg does not wait. No child keeps the lock.
-exec 9>/run/halligan/packages.lock
-flock 9
 made='' said=$(mktemp)
 trap 'rm -f -- "$said" $made' EXIT
 policy=/usr/sbin/policy-rc.d
@@ -167,15 +164,15 @@ if [ ! -e $policy ] || grep -q halligan $policy; then
 fi
 ${sources === null ? '' : `mkdir -p /etc/apt/sources.list.d\ncat >/etc/apt/sources.list ${heredoc(sources)}\nrm -f /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/ubuntu.sources`}
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
-  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null 9>&-; }
+  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
 lists() {
   apt update >"$said" 2>&1 && code=0 || code=$?
   cat "$said"
   return $code
 }
 unreached() { sed -n 's/^[EW]: Failed to fetch /The package lists could not be fetched: /p' "$said" | head -n 1; }
-# What a killed installation left half-way.
-half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null 9>&- || :; }
+# What a killed installation left half-way; what it cannot do apt says again.
+half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null || :; }
 half
 ${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
 if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi
