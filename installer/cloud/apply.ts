@@ -26,6 +26,15 @@ const failure = (r: ActionReport): ActionFailure => ({
   problem: r.problem ?? problem('cloud-step-failed', `${r.action.title} failed.`),
 });
 
+/** Nodes that the plan leaves as they are: the run did not bring them to what is wanted. */
+const heldNodes = (plan: ReadyPlan): ActionFailure[] =>
+  plan.view.findings.flatMap(f => {
+    const why = f.severity === 'hold' && f.node !== null ? plan.held.get(f.node) : undefined;
+    return why && f.node !== null
+      ? [{ id: `${f.node}/host/look`, node: f.node, service: 'host', title: `look at ${f.node}`, problem: why }]
+      : [];
+  });
+
 /** Programs at once on a node: services wait for each other more than they compute. */
 const perNode = (plan: ReadyPlan): number =>
   Math.max(4, Math.min(8, ...(plan.model?.nodes.map(n => n.facts.cpus + 2) ?? [4])));
@@ -128,13 +137,14 @@ export async function walkPlan(
       plan = fresh;
       return guarded(fresh.walk);
     },
+    held: node => plan.held.get(node),
     signal,
   });
   await queue;
   return {
     done: outcome.done,
     seconds: Math.round(outcome.seconds * 10) / 10,
-    failed: outcome.failed.map(failure),
+    failed: [...heldNodes(plan), ...outcome.failed.map(failure)],
     blocked: outcome.blocked.map(failure),
     chain: outcome.chain,
     looked: plan.view.nodes.filter(n => n.reachable && !n.expected).map(n => n.name),

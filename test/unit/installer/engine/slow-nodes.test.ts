@@ -10,7 +10,16 @@ const options = (timeoutFactor: number) => ({ unconfiguredUnits: [], packages: {
 describe('a node whose CPUs are emulated', () => {
   const look = (...more: string[]) =>
     parseFacts(
-      ['@hostname n1', '@os debian 12', '@kernel 6.1 x86_64', '@cpus 2', '@memory 6000', '@time 1', ...more].join('\n'),
+      [
+        '@hostname n1',
+        '@os debian 12',
+        '@kernel 6.1 x86_64',
+        '@cpus 2',
+        '@memory 6000',
+        '@begin 1',
+        '@end 1',
+        ...more,
+      ].join('\n'),
       'n1',
       0,
       2,
