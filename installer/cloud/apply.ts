@@ -40,6 +40,7 @@ export async function walkPlan(
   signal: AbortSignal,
 ): Promise<WalkResult> {
   const { events, journal } = deps;
+  await plan.remember();
   const took: Record<string, number> = {};
   const ids = new Map(deps.nodes().map(n => [n.name, n.id]));
   let queue = Promise.resolve();

@@ -12,6 +12,7 @@ import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
 import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
+import { readMemory, writeMemory } from '../model/memory.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
 import { applyObject, idsOf } from '../objects/apply.js';
@@ -52,8 +53,12 @@ export interface ReadyPlan {
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Stores what this plan settles; it is done before anything of the plan is. */
+  remember(): Promise<void>;
 }
 
+/** Name in the store of secrets: it is sealed and kept with them, as it is as precious. */
+const MEMORY = 'remembered/cloud';
 const EMPTY: ObservedObjects = { objects: {}, ids: {} };
 const FORBIDDEN_TRIES = 5;
 const FORBIDDEN_PAUSE_MS = 1000;
@@ -128,13 +133,17 @@ export async function makePlan(
     client: () => {
       throw new Error('there is no cloud');
     },
+    remember: async () => {},
   });
+  const memory = readMemory(await deps.secrets.get(MEMORY));
   const built = buildCloudModel({
     siteName: deps.siteName,
     domain: deps.domain,
     settings: deps.settings,
     release: deps.release,
     catalogue: deps.catalogue,
+    memory,
+    unseen: handed.filter(n => !facts.has(n.name)).map(n => n.name),
     nodes: handed.flatMap(n => {
       const known = facts.get(n.name);
       return known && n.target
@@ -298,5 +307,9 @@ export async function makePlan(
     targets,
     unconfigured,
     client,
+    remember: async () => {
+      const text = writeMemory(model.memory);
+      if (text !== writeMemory(memory)) await deps.secrets.put(MEMORY, text);
+    },
   };
 }

@@ -10,6 +10,7 @@ import { buildDesired } from '../engine/desired.js';
 import { buildCloudModel, type NodeInput } from './build.js';
 import type { Catalogue, RoleDeclaration, SecretKind, ServiceDeclaration } from './catalogue.js';
 import type { CloudModel, CloudNode, NodeFacts } from './cloud.js';
+import { NO_MEMORY } from './memory.js';
 import type { ReleaseData } from './releases.js';
 import type { CloudSettings } from './settings.js';
 
@@ -249,6 +250,7 @@ function checkSample(catalogue: Catalogue, release: ReleaseData, sample: Sample,
     release,
     catalogue,
     nodes,
+    memory: NO_MEMORY,
   });
   // Roles that exclude each other have no single node; that is their right.
   if (!built.ok) return nodes.length === 1 ? [] : built.problems.map(p => at(`${p.node ?? 'the cloud'}: ${p.message}`));

@@ -139,6 +139,7 @@ export const service: ServiceDeclaration = {
   name: 'network-control',
   title: 'Network control',
   sentence: 'Networks, routers, floating IPs and security groups: Neutron with OVN.',
+  firstAlone: () => 'the databases of OVN',
   needs: ['database', 'messaging', 'cache', 'identity', 'network-gateway'],
   databases: [{ name: 'neutron', user: 'neutron' }],
   user: 'neutron',

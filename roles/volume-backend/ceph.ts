@@ -15,7 +15,7 @@ const POOL_PGS = 8;
 export const usesCeph = (cloud: CloudModel): boolean =>
   cloud.settings.volumes.backend === 'ceph' && nodesWith(cloud, 'volume-backend').length > 0;
 
-/** The first volume node has the only monitor and the only manager; while it is down, volumes cannot be opened. */
+/** The node that had the role first has the only monitor and the only manager; while it is down, volumes cannot be opened. */
 const monitorNode = (cloud: CloudModel) => nodesWith(cloud, 'volume-backend')[0]!;
 
 export const cephMonitors = (cloud: CloudModel): string => `[v2:${monitorNode(cloud).storageAddress}:${MON_PORT}]`;

@@ -112,6 +112,8 @@ export const service: ServiceDeclaration = {
   needs: ['volume-control', 'messaging', 'database', 'identity', 'image'],
   wanted: settings => settings.volumes.backend !== 'none',
   networks: ['storage'],
+  firstAlone: settings =>
+    settings.volumes.backend === 'ceph' ? 'the only monitor of Ceph, the way to all volumes' : null,
   refusal: volumesRefusal,
   build,
 };

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { DesiredState, Placed } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import { checkCatalogue } from '../../../installer/model/check.js';
+import { NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, loadReleases } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
@@ -130,6 +131,7 @@ describe('the catalogue', () => {
         release: loadRelease('debian-12-zed')!,
         catalogue,
         nodes,
+        memory: NO_MEMORY,
       });
       return built.ok ? [] : built.problems.map(p => p.message).join('\n');
     };
@@ -137,6 +139,16 @@ describe('the catalogue', () => {
     expect(refusals([...fourNodes(), nodeInput('ctl2', '10.99.0.21', ['controller'])])).toContain('not built yet');
     expect(refusals(fourNodes().filter(n => n.name !== 'cmp'))).toContain('Servers run on compute nodes');
     expect(refusals(fourNodes().filter(n => n.name !== 'net'))).toContain('the network role is the gateway');
+  });
+});
+
+describe('the controller', () => {
+  it('does not move to another node, where the cloud would begin with nothing', () => {
+    const { memory } = model();
+    const other = fourNodes().map(n => (n.name === 'ctl' ? nodeInput('new', '10.99.0.20', ['controller']) : n));
+    expect(() => model(other, {}, undefined, memory)).toThrow(
+      /^ctl: It has the databases, the images, the databases of OVN, and no other node does/,
+    );
   });
 });
 

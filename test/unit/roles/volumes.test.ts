@@ -44,6 +44,26 @@ describe('volumes on Ceph', () => {
     expect(filesOf(desired(cloud), 'vol2').has('/etc/ceph/ceph.client.admin.keyring')).toBe(false);
   });
 
+  it('keep their monitor where it is when a node that was discovered earlier gets the role', () => {
+    const before = model();
+    const early = nodeInput('early', '10.99.0.10', ['volume']);
+    const cloud = model([early, ...fourNodes()], {}, undefined, before.memory);
+    expect(cephMonitors(cloud)).toBe(cephMonitors(before));
+    expect(commands(cloud, 'vol').has('command:monitor')).toBe(true);
+    expect(commands(cloud, 'early').has('command:monitor')).toBe(false);
+  });
+
+  it('refuse to lose their only monitor', () => {
+    const { memory } = model();
+    const other = fourNodes().map(n => (n.name === 'vol' ? nodeInput('vol2', '10.99.0.20', ['volume']) : n));
+    expect(() => model(other, {}, undefined, memory)).toThrow(
+      /^vol: It has the only monitor of Ceph.*Give the role volume back to vol/,
+    );
+    // LVM keeps nothing for others.
+    const lvm = { volumes: { backend: 'lvm' as const, devices: [{ path: '/dev/sdb', fileSize: null }] } };
+    expect(() => model(other, lvm, undefined, memory)).not.toThrow();
+  });
+
   it('ask before a disk is given away, and refuse one that holds something', () => {
     const osd = commands(model(), 'vol').get('command:osd-dev-sdb')!;
     expect(osd.destroys).toBe('Everything on /dev/sdb of vol.');
