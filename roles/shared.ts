@@ -4,7 +4,7 @@
  */
 
 import type { ServiceContext } from '../installer/model/catalogue.js';
-import { addressOf, type CloudModel, endpointUrl, nodesWith } from '../installer/model/cloud.js';
+import { addressOf, type CloudModel, endpointUrl } from '../installer/model/cloud.js';
 import {
   type CommandResource,
   command,
@@ -48,10 +48,18 @@ export const messagingUrl = (ctx: ServiceContext): string =>
 /** Keystone without version, as keystoneauth wants it. */
 export const identityUrl = (cloud: CloudModel): string => new URL(endpointUrl(cloud, 'identity')).origin;
 
-export const memcachedServers = (cloud: CloudModel): string =>
-  nodesWith(cloud, 'cache')
-    .map(n => `${n.address}:11211`)
-    .join(',');
+/**
+ * memcached asks nobody who he is, and Keystone and Horizon run what they find in it (pickle): so it is there for its own
+ * node only, and who uses it must be on that node.
+ */
+export const CACHE = { address: '127.0.0.1', port: 11_211 } as const;
+
+/** @throws Error when the node has no cache */
+export function memcachedServers(ctx: Pick<ServiceContext, 'node'>): string {
+  if (!ctx.node.services.includes('cache'))
+    throw new Error(`a service on ${ctx.node.name} uses the cache, which is on another node and cannot be reached`);
+  return `${CACHE.address}:${CACHE.port}`;
+}
 
 /** Values that the configuration of each OpenStack service needs, under the same names in all templates. */
 export function openstackValues(
@@ -66,8 +74,10 @@ export function openstackValues(
     region: ctx.cloud.settings.region,
     transport_url: messagingUrl(ctx),
     identity_url: identityUrl(ctx.cloud),
-    memcached_servers: memcachedServers(ctx.cloud),
-    memcache_secret: ctx.secret(`cache/${user}`),
+    // A template that asks for them on a node without a cache does not render.
+    ...(ctx.node.services.includes('cache')
+      ? { memcached_servers: memcachedServers(ctx), memcache_secret: ctx.secret(`cache/${user}`) }
+      : {}),
     user,
     password: ctx.secret(`identity/${user}`),
   };

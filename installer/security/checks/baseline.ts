@@ -36,12 +36,17 @@ const keyFaults = (s: Seen, folder: string): string[] => {
 };
 
 const listeners = (s: Seen) => parseListeners(output(s, 'listeners'));
-/** A program must be there, and on the node's own address only. */
-function boundTo(s: Seen, name: string, port: number): string[] {
+/** A program must be there, and on the node's own address only, or where else it may be. */
+function boundTo(
+  s: Seen,
+  name: string,
+  port: number,
+  right = (address: string) => address === s.node.address,
+): string[] {
   const found = listeners(s).filter(l => l.port === port);
   if (found.length === 0) return [`${s.node.name}: ${name} does not listen on port ${port}`];
   return found
-    .filter(l => l.protocol === 'udp' || l.address !== s.node.address)
+    .filter(l => l.protocol === 'udp' || !right(l.address))
     .map(l => `${s.node.name}: ${name} listens on ${l.address} port ${l.port}/${l.protocol}`);
 }
 
@@ -209,9 +214,9 @@ const authtokens = ['image', 'placement', 'compute-control', 'network-control', 
 const cache: readonly SecurityCheck[] = [
   check({
     id: 'Halligan-Cache',
-    title: 'memcached listens on the management network only, and not over UDP',
+    title: 'memcached listens for its own node only, and not over UDP',
     source: ours,
-    faults: e => on(e, 'cache').flatMap(s => boundTo(s, 'memcached', 11_211)),
+    faults: e => on(e, 'cache').flatMap(s => boundTo(s, 'memcached', 11_211, isLoopback)),
   }),
   check({
     id: 'Halligan-Cache-Tokens',

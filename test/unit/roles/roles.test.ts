@@ -6,8 +6,10 @@ import { NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, loadReleases } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
+import { cacheRefusal } from '../../../roles/cache/service.js';
 import { catalogue } from '../../../roles/catalogue.js';
 import { passwordHash } from '../../../roles/messaging/service.js';
+import { memcachedServers } from '../../../roles/shared.js';
 import { desired, filesOf, fourNodes, inContainer, model, nodeInput, oneNode, rolesDir, settings } from './fixture.js';
 import { shellFaults, unparsed } from './grammars.js';
 
@@ -169,6 +171,29 @@ describe('the host', () => {
     expect(filesOf(desired(), 'cmp').get('/etc/chrony/chrony.conf')!.content).toContain('server 10.99.0.11 iburst');
     expect(filesOf(desired(), 'ctl').get('/etc/chrony/chrony.conf')!.content).toContain('server 192.0.2.123 iburst');
     expect(filesOf(desired(model(fourNodes(inContainer))), 'ctl').has('/etc/chrony/chrony.conf')).toBe(false);
+  });
+});
+
+describe('the cache', () => {
+  it('is for its own node only, and who uses it is there', () => {
+    const state = desired();
+    expect(filesOf(state, 'ctl').get('/etc/memcached.conf')!.content).toContain('\n-l 127.0.0.1\n');
+    const users = state.placed.filter(p => p.resource.kind === 'file' && p.resource.content.includes(':11211'));
+    expect(users.length).toBeGreaterThan(6);
+    expect(new Set(users.map(p => p.node))).toEqual(new Set(['ctl']));
+    for (const u of users) expect((u.resource as FileResource).content).not.toMatch(/10\.99\.0\.\d+:11211/);
+  });
+
+  it('cannot be used from elsewhere, and there is one', () => {
+    const cloud = model();
+    const cmp = cloud.nodes.find(n => n.name === 'cmp')!;
+    expect(() => memcachedServers({ node: cmp })).toThrow(/on cmp uses the cache, which is on another node/);
+    const two = {
+      ...cloud,
+      nodes: cloud.nodes.map(n => (n === cmp ? { ...n, services: [...n.services, 'cache'] } : n)),
+    };
+    expect(cacheRefusal(cloud)).toBeNull();
+    expect(cacheRefusal(two)).toMatch(/^The cache is on ctl and cmp/);
   });
 });
 

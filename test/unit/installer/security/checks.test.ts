@@ -242,12 +242,20 @@ describe('what is spoiled fails, and only that', () => {
       'a cache for everybody',
       e => {
         const { commands } = node(e, 'ctl');
-        commands['listeners']!.out = commands['listeners']!.out.replace('10.99.0.11:11211', '0.0.0.0:11211');
+        commands['listeners']!.out = commands['listeners']!.out.replace('127.0.0.1:11211', '0.0.0.0:11211');
       },
       {
         'Halligan-Cache': /memcached listens on 0\.0\.0\.0 port 11211\/tcp/,
-        'Halligan-Listeners': /memcached listens on 0\.0\.0\.0 port 11211\/tcp, not on 10\.99\.0\.11/,
+        'Halligan-Listeners': /memcached listens on 0\.0\.0\.0 port 11211\/tcp, and the cloud needs no such port/,
       },
+    ],
+    [
+      'a cache for the management network',
+      e => {
+        const { commands } = node(e, 'ctl');
+        commands['listeners']!.out = commands['listeners']!.out.replace('127.0.0.1:11211', '10.99.0.11:11211');
+      },
+      { 'Halligan-Cache': /memcached listens on 10\.99\.0\.11 port 11211\/tcp/ },
     ],
     [
       'databases of OVN in clear',

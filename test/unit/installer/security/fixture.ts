@@ -100,7 +100,7 @@ function listenersOf(cloud: CloudModel, node: CloudNode): string {
     listening('[::]:22', 'sshd'),
     listening('127.0.0.53%lo:53', 'systemd-resolve'),
     ...probes.map(p => listening(`${p.address}:${p.port}`, p.name)),
-    ...(node.services.includes('cache') ? [listening(`${node.address}:11211`, 'memcached')] : []),
+    ...(node.services.includes('cache') ? [listening('127.0.0.1:11211', 'memcached')] : []),
     ...(node.services.includes('object-store')
       ? [6200, 6201, 6202, 873].map(p => listening(`${node.storageAddress}:${p}`, 'swift'))
       : []),
