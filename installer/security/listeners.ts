@@ -45,7 +45,7 @@ const PLACES: readonly Place[] = [
   { ports: one(6081), protocol: 'udp', service: 'network-agent', at: 'any' },
   { ports: one(3306), service: 'database', at: 'management' },
   { ports: one(5671), service: 'messaging', at: 'management' },
-  { ports: [6641, 6644], service: 'network-control', at: 'management' },
+  { ports: [6642, 6644], service: 'network-control', at: 'management' },
   { ports: one(8775), service: 'compute-control', at: 'users' },
   { ports: one(6080), service: 'compute-control', at: 'users' },
   { ports: one(443), service: 'dashboard', at: 'users' },

@@ -405,7 +405,7 @@ const transport: readonly SecurityCheck[] = [
   }),
   check({
     id: 'Halligan-OVN',
-    title: 'OVN’s databases answer only holders of a certificate of the site',
+    title: 'OVN’s databases answer only holders of a certificate of the site, the northbound one only its own node',
     source: ours,
     faults: e =>
       on(e, 'network-control').flatMap(s => [
@@ -413,7 +413,9 @@ const transport: readonly SecurityCheck[] = [
           const targets = output(s, db).split(/\s+/).filter(Boolean);
           return targets.length === 0
             ? [`${s.node.name}: ${db} listens to nobody`]
-            : targets.filter(t => !t.startsWith('pssl:')).map(t => `${s.node.name}: ${db} listens on ${t}`);
+            : targets
+                .filter(t => !t.startsWith('pssl:') || (db === 'ovn-nb' && !isLoopback(t.split(':')[2] ?? '')))
+                .map(t => `${s.node.name}: ${db} listens on ${t}`);
         }),
         ...s.evidence.tls
           .filter(t => [6641, 6642].includes(t.port) && t.answer)

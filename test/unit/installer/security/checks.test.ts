@@ -266,6 +266,13 @@ describe('what is spoiled fails, and only that', () => {
       { 'Halligan-OVN': /ovn-sb listens on ptcp:6642:0\.0\.0\.0; .*answers a client without a certificate/ },
     ],
     [
+      'a northbound database for the management network',
+      e => {
+        node(e, 'ctl').commands['ovn-nb']!.out = 'pssl:6641:10.99.0.11\n';
+      },
+      { 'Halligan-OVN': /ovn-nb listens on pssl:6641:10\.99\.0\.11/ },
+    ],
+    [
       'Ceph in clear',
       e => edit(e, 'cmp', '/etc/ceph/ceph.conf', t => t.replace('ms_client_mode = secure', 'ms_client_mode = crc')),
       { 'Halligan-Ceph': /^cmp: ms_client_mode of \/etc\/ceph\/ceph\.conf is not secure\.$/ },

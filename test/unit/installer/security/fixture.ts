@@ -120,7 +120,7 @@ function nodeEvidence(cloud: CloudModel, node: CloudNode, placed: readonly Place
         { protocol: 'clustering', interface: '127.0.0.1', port: 25_672 },
       ],
     }),
-    'ovn-nb': `pssl:6641:${node.address}\n`,
+    'ovn-nb': 'pssl:6641:127.0.0.1\n',
     'ovn-sb': `pssl:6642:${node.address}\n`,
   };
   return {
