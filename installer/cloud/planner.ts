@@ -308,6 +308,9 @@ export async function makePlan(
     unconfigured,
     client,
     remember: async () => {
+      // A node that left and comes back gets a certificate of its own, with a new key.
+      pki.keepOnly(handed.map(n => n.name));
+      await secrets.flush();
       const text = writeMemory(model.memory);
       if (text !== writeMemory(memory)) await deps.secrets.put(MEMORY, text);
     },
