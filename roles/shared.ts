@@ -41,9 +41,9 @@ export const listenAddress = (ctx: ServiceContext): string =>
 export const databaseUrl = (ctx: ServiceContext, d: { readonly name: string; readonly user: string }): string =>
   `mysql+pymysql://${d.user}:${ctx.secret(`database/${d.user}`)}@${addressOf(ctx.cloud, 'database')}:3306/${d.name}?charset=utf8&ssl_ca=${CA_FILE}`;
 
-/** Where messages go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
-export const messagingUrl = (ctx: ServiceContext): string =>
-  `rabbit://openstack:${ctx.secret('messaging/openstack')}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
+/** Where messages of an account go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
+export const messagingUrl = (ctx: ServiceContext, user: string): string =>
+  `rabbit://${user}:${ctx.secret(`messaging/${user}`)}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
 
 /** Keystone without version, as keystoneauth wants it. */
 export const identityUrl = (cloud: CloudModel): string => new URL(endpointUrl(cloud, 'identity')).origin;
@@ -72,7 +72,6 @@ export function openstackValues(
     address: ctx.node.address,
     workers: workersOf(ctx),
     region: ctx.cloud.settings.region,
-    transport_url: messagingUrl(ctx),
     identity_url: identityUrl(ctx.cloud),
     // A template that asks for them on a node without a cache does not render.
     ...(ctx.node.services.includes('cache')

@@ -116,6 +116,7 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
         name: s.name,
         databases: s.databases ?? [],
         user: s.user ?? null,
+        messagingUser: s.messagingUser ?? null,
         endpoints: s.endpoints ?? [],
       })),
   };

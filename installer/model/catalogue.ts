@@ -81,6 +81,8 @@ export interface ServiceDeclaration {
   readonly databases?: readonly DatabaseDeclaration[];
   /** Account of Keystone in the project `service` with the roles `admin` and `service`; its password is the secret `identity/USER`. */
   readonly user?: string;
+  /** Account of RabbitMQ; its password is the secret `messaging/USER`. */
+  readonly messagingUser?: string;
   readonly endpoints?: readonly EndpointDeclaration[];
   /** Pure: the same context gives the same resources. */
   readonly build: (context: ServiceContext) => readonly Resource[];

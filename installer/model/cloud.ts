@@ -95,6 +95,7 @@ export interface CloudModel {
     readonly name: string;
     readonly databases: readonly { readonly name: string; readonly user: string }[];
     readonly user: string | null;
+    readonly messagingUser: string | null;
     readonly endpoints: readonly {
       readonly type: string;
       readonly name: string;

@@ -3,8 +3,10 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import { type CloudModel, type CloudNode, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { firstRefusal, optionalPackages, userspaceDatapath } from '../network-agent/chassis.js';
-import { dropIn, guarded, NOVA_FILES, openstackValues, unitName } from '../shared.js';
+import { dropIn, guarded, messagingUrl, NOVA_FILES, openstackValues, unitName } from '../shared.js';
 import { cephMonitors, usesCeph } from '../volume-backend/ceph.js';
+
+const MESSAGING_USER = 'nova-compute';
 
 const QEMU = '/usr/bin/qemu-system-x86_64';
 const MIGRATION_PORT = 16_514;
@@ -253,6 +255,7 @@ function build(context: ServiceContext): readonly Resource[] {
       path: config,
       content: template('etc/nova/nova-compute.conf.hbs', {
         ...openstackValues(context, 'nova'),
+        transport_url: messagingUrl(context, MESSAGING_USER),
         storage_address: node.storageAddress,
         reserved_memory: reservedMemory(node),
         virt_reason: reason,
@@ -298,6 +301,7 @@ export const service: ServiceDeclaration = {
   name: 'hypervisor',
   title: 'Hypervisor',
   sentence: 'Runs instances: libvirt, QEMU and nova-compute.',
+  messagingUser: MESSAGING_USER,
   needs: ['compute-control', 'messaging', 'identity', 'placement', 'image', 'network-agent'],
   networks: ['storage'],
   refusal: cloud => firstRefusal(cloud, 'hypervisor', virtualizationRefusal),

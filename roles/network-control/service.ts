@@ -7,12 +7,15 @@ import {
   databaseUrl,
   guarded,
   listenAddress,
+  messagingUrl,
   NEUTRON_FILES,
   openstackValues,
   unitName,
 } from '../shared.js';
 import { networkObjects } from './objects.js';
 import { neutronServer } from './server.js';
+
+const MESSAGING_USER = 'neutron';
 
 /** Idle time after which OVN's databases ask whether a client is still there; 5 s (the default) drops busy ones. */
 const PROBE_MS = 60_000;
@@ -97,6 +100,7 @@ function build(context: ServiceContext): readonly Resource[] {
       template('etc/neutron/neutron.conf.hbs', {
         service_plugins: 'ovn-router,trunk',
         ...openstackValues(context, 'neutron'),
+        transport_url: messagingUrl(context, MESSAGING_USER),
         bind_host: listenAddress(context),
         mtu: settings.mtu,
         dns_domain: `${cloud.domain}.`,
@@ -144,6 +148,7 @@ export const service: ServiceDeclaration = {
   title: 'Network control',
   sentence: 'Networks, routers, floating IPs and security groups: Neutron with OVN.',
   firstAlone: () => 'the databases of OVN',
+  messagingUser: MESSAGING_USER,
   needs: ['database', 'messaging', 'cache', 'identity', 'network-gateway'],
   databases: [{ name: 'neutron', user: 'neutron' }],
   user: 'neutron',

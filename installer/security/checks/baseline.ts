@@ -95,14 +95,16 @@ const messaging: readonly SecurityCheck[] = [
   }),
   check({
     id: 'Halligan-Messaging-Accounts',
-    title: 'RabbitMQ has no account "guest", and its Erlang cookie is a secret',
+    title: 'RabbitMQ has an account per service and no other, and its Erlang cookie is a secret',
     source: ours,
     faults: e =>
       on(e, 'messaging').flatMap(s => {
         const cookie = s.evidence.paths.find(p => p.path.endsWith('/.erlang.cookie'));
         const users = json<{ user: string; tags: string[] }[]>(s, 'users');
         return [
-          ...users.filter(u => u.user !== 'openstack').map(u => `${s.node.name}: there is the account ${u.user}`),
+          ...users
+            .filter(u => !e.model.services.some(x => x.messagingUser === u.user))
+            .map(u => `${s.node.name}: there is the account ${u.user}`),
           ...users
             .filter(u => u.tags.length > 0)
             .map(u => `${s.node.name}: ${u.user} has the tags ${u.tags.join(', ')}`),
@@ -111,7 +113,7 @@ const messaging: readonly SecurityCheck[] = [
             : [`${s.node.name}: the Erlang cookie is ${cookie ? said(cookie) : 'not there'}`]),
         ];
       }),
-    remark: () => 'All services share one account.',
+    remark: () => 'All accounts are in one virtual host.',
   }),
   check({
     id: 'Halligan-Messaging-Verify',

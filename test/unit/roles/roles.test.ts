@@ -202,6 +202,22 @@ describe('messaging', () => {
     // https://www.rabbitmq.com/docs/passwords#computing-password-hash
     expect(passwordHash('908DC60A', 'test12')).toBe('kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR');
   });
+
+  it('knows an account per service, and a hypervisor only its own', () => {
+    const state = desired();
+    const { users } = JSON.parse(filesOf(state, 'ctl').get('/etc/rabbitmq/definitions.json')!.content) as {
+      users: { name: string; password_hash: string }[];
+    };
+    expect(users.map(u => u.name).sort()).toEqual(['cinder', 'cinder-volume', 'neutron', 'nova', 'nova-compute']);
+    expect(new Set(users.map(u => u.password_hash)).size).toBe(5);
+    const on = (node: string) =>
+      new Set(
+        [...filesOf(state, node).values()].flatMap(f => [...f.content.matchAll(/rabbit:\/\/([^:]+):/g)].map(m => m[1])),
+      );
+    expect(on('cmp')).toEqual(new Set(['nova-compute']));
+    expect(on('vol')).toEqual(new Set(['cinder-volume']));
+    expect(on('net')).toEqual(new Set());
+  });
 });
 
 describe('what settings switch off', () => {

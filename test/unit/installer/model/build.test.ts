@@ -44,6 +44,7 @@ describe('the model of a cloud', () => {
       name: 'identity',
       databases: [{ name: 'keystone', user: 'keystone' }],
       user: null,
+      messagingUser: null,
       endpoints: [{ type: 'identity', name: 'keystone', port: 5000, path: '/v3' }],
     });
   });

@@ -201,8 +201,7 @@ describe('what is spoiled fails, and only that', () => {
     [
       'a broker with a guest',
       e => {
-        node(e, 'ctl').commands['users']!.out =
-          '[{"user":"openstack","tags":[]},{"user":"guest","tags":["administrator"]}]';
+        node(e, 'ctl').commands['users']!.out = '[{"user":"nova","tags":[]},{"user":"guest","tags":["administrator"]}]';
       },
       { 'Halligan-Messaging-Accounts': /the account guest; ctl: guest has the tags administrator/ },
     ],

@@ -113,7 +113,7 @@ function nodeEvidence(cloud: CloudModel, node: CloudNode, placed: readonly Place
     listeners: listenersOf(cloud, node),
     sshd: 'passwordauthentication no\nkbdinteractiveauthentication no\npermitrootlogin without-password\npermitemptypasswords no\n',
     accounts: accounts(cloud),
-    users: '[{"user":"openstack","tags":[]}]',
+    users: JSON.stringify(cloud.services.flatMap(s => (s.messagingUser ? [{ user: s.messagingUser, tags: [] }] : []))),
     broker: JSON.stringify({
       listeners: [
         { protocol: 'amqp/ssl', interface: node.address, port: 5671 },
