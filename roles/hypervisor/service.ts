@@ -112,6 +112,13 @@ function migrationKeys({ cloud, secret }: ServiceContext): readonly Resource[] {
     file({ path: `${SSH_DIR}/${path}`, content, owner: 'nova', group: 'nova', mode });
   const restrict = `from="${hypervisors.map(n => n.address).join(',')}",no-agent-forwarding,no-port-forwarding,no-pty,no-X11-forwarding`;
   return [
+    command({
+      name: 'shell',
+      title: 'Give the account nova a shell, in which SSH copies disks',
+      // Debian's package gives it one, Ubuntu's /bin/false.
+      check: `case $(getent passwd nova) in *:/bin/false|*/nologin) exit 1 ;; esac`,
+      apply: 'usermod -s /bin/sh nova',
+    }),
     directory({ path: SSH_DIR, owner: 'nova', group: 'nova', mode: 0o700 }),
     own('id_ed25519', secret('nova/ssh', 'ssh'), 0o600),
     own(

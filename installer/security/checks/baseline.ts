@@ -313,9 +313,11 @@ const identity: readonly SecurityCheck[] = [
     title: 'Policies look at the scope of a token',
     source: 'OSSA-2019-006',
     applies: model =>
-      model.release.version >= '2023.1'
-        ? true
-        : `In ${model.release.openstack} this refuses the administrator of a project what the services themselves ask for; from 2023.1 on they do without. The hole of OSSA-2019-006 itself is closed in its code.`,
+      model.release.version < '2023.1'
+        ? `In ${model.release.openstack} this refuses the administrator of a project what the services themselves ask for; from 2023.1 on they do without. The hole of OSSA-2019-006 itself is closed in its code.`
+        : model.release.version < '2024.2'
+          ? `In ${model.release.openstack} each service has a default of its own, which its files do not tell; from 2024.2 on (oslo.policy 4.4) it is on in all.`
+          : true,
     faults: e =>
       values(
         e,

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import type { DesiredState, Placed } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
@@ -170,7 +171,24 @@ describe('the host', () => {
   it('keeps the time, but not in a container, which shares its machine’s clock', () => {
     expect(filesOf(desired(), 'cmp').get('/etc/chrony/chrony.conf')!.content).toContain('server 10.99.0.11 iburst');
     expect(filesOf(desired(), 'ctl').get('/etc/chrony/chrony.conf')!.content).toContain('server 192.0.2.123 iburst');
+    const far = [...fourNodes(), nodeInput('far', '10.98.0.9', ['compute'])];
+    const { content } = filesOf(desired(model(far)), 'ctl').get('/etc/chrony/chrony.conf')!;
+    expect(content.match(/^allow .*/gm)).toEqual(['allow 10.98.0.0/24', 'allow 10.99.0.0/24']);
     expect(filesOf(desired(model(fourNodes(inContainer))), 'ctl').has('/etc/chrony/chrony.conf')).toBe(false);
+  });
+});
+
+describe('SSH', () => {
+  it('takes keys only, whatever cloud-init wrote, and sshd is asked', () => {
+    const files = filesOf(desired(), 'cmp');
+    expect([...files.keys()].filter(f => f.startsWith('/etc/ssh/'))).toEqual([
+      '/etc/ssh/sshd_config.d/00-halligan.conf',
+    ]);
+    const r = desired().placed.find(p => p.key === 'cmp/host/command:ssh-keys-only')!.resource;
+    if (r.kind !== 'command') throw new Error('no command');
+    const judge = (text: string) => spawnSync('bash', ['-c', `sshd() { echo '${text}'; }\n${r.check}`]).status;
+    expect(judge('port 22\npasswordauthentication no\nkbdinteractiveauthentication no')).toBe(0);
+    expect(judge('port 22\npasswordauthentication yes\nkbdinteractiveauthentication no')).toBe(1);
   });
 });
 

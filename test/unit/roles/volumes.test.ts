@@ -37,6 +37,16 @@ describe('volumes on Ceph', () => {
     expect(commands(model(), 'vol').get('command:pool')!.title).toMatch(/one copy, lost with its disk/);
   });
 
+  it('get more copies when a second node comes, in the pool that is there', () => {
+    const one = commands(model(), 'vol').get('command:pool-copies')!;
+    const two = commands(model(volumeNodes(2)), 'vol').get('command:pool-copies')!;
+    expect(two.stamp).not.toBe(one.stamp);
+    expect(two.apply).toContain('osd pool set volumes size 2');
+    expect(two.apply).toContain('osd crush rule create-replicated halligan-across-host default host');
+    expect(two.check).toContain("= '2 1' ]");
+    expect(commands(model(volumeNodes(2)), 'vol2').has('command:pool-copies')).toBe(false);
+  });
+
   it('have their one monitor on the first volume node', () => {
     const cloud = model(volumeNodes(2));
     expect(commands(cloud, 'vol').has('command:monitor')).toBe(true);
