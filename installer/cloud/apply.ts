@@ -63,6 +63,7 @@ export async function walkPlan(
 ): Promise<WalkResult> {
   const { events, journal } = deps;
   let plan = planned;
+  await plan.remember();
   /** Installations go through the journal; what would destroy data without the operator's word does not go at all. */
   const guarded = (all: readonly Planned[]): readonly Planned[] =>
     all.map(p => {
@@ -135,6 +136,7 @@ export async function walkPlan(
       const refused = fresh.view.findings.filter(f => f.severity === 'refuse');
       if (refused.length > 0) fail('plan-refused', refused.map(f => f.message).join('\n'), { hint: refused[0]!.hint });
       plan = fresh;
+      await plan.remember();
       return guarded(fresh.walk);
     },
     held: node => plan.held.get(node),

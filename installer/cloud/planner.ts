@@ -20,6 +20,7 @@ import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
 import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
+import { readMemory, writeMemory } from '../model/memory.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
 import type { Templates } from '../model/templates.js';
@@ -65,8 +66,12 @@ export interface ReadyPlan {
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Stores what this plan settles; it is done before anything of the plan is. */
+  remember(): Promise<void>;
 }
 
+/** Name in the store of secrets: it is sealed and kept with them, as it is as precious. */
+const MEMORY = 'remembered/cloud';
 const EMPTY: ObservedObjects = { objects: {}, ids: {} };
 const FORBIDDEN_TRIES = 5;
 const FORBIDDEN_PAUSE_MS = 1000;
@@ -186,7 +191,9 @@ export async function makePlan(
     client: () => {
       throw new Error('there is no cloud');
     },
+    remember: async () => {},
   });
+  const memory = readMemory(await deps.secrets.get(MEMORY));
   const modelOf = (leftOut: ReadonlySet<string>) =>
     buildCloudModel({
       siteName: deps.siteName,
@@ -194,6 +201,8 @@ export async function makePlan(
       settings: deps.settings,
       release: deps.release,
       catalogue: deps.catalogue,
+      memory,
+      unseen: handed.map(n => n.name).filter(n => !known.has(n) || leftOut.has(n)),
       nodes: handed.flatMap(n => {
         const seen = known.get(n.name);
         const address = n.target?.address ?? machines.get(n.name)?.address;
@@ -374,6 +383,13 @@ export async function makePlan(
     held: heldBy(findings),
     unconfigured,
     client,
+    remember: async () => {
+      // A node that left and comes back gets a certificate of its own, with a new key.
+      pki.keepOnly(handed.map(n => n.name));
+      await secrets.flush();
+      const text = writeMemory(model.memory);
+      if (text !== writeMemory(memory)) await deps.secrets.put(MEMORY, text);
+    },
   };
 }
 

@@ -1,9 +1,19 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { type CloudModel, nodesWith } from '../../../installer/model/cloud.js';
 import { initiatorName, virtualization, virtualizationRefusal } from '../../../roles/hypervisor/service.js';
 import { desired, filesOf, fourNodes, inContainer, model, nodeInput, oneNode, settings } from './fixture.js';
 
 const nodeOf = (cloud: CloudModel, name: string) => cloud.nodes.find(n => n.name === name)!;
+
+it('has an account nova with a shell, in which disks are copied, where the package gives it none', () => {
+  const shell = desired().placed.find(p => p.key === 'cmp/hypervisor/command:shell')!.resource;
+  if (shell.kind !== 'command') throw new Error('no command');
+  const judge = (line: string) => spawnSync('sh', ['-c', `getent() { echo '${line}'; }\n${shell.check}`]).status;
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/bin/false')).toBe(1);
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/usr/sbin/nologin')).toBe(1);
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/bin/sh')).toBe(0);
+});
 
 describe('a hypervisor', () => {
   it('reads one file, without a database', async () => {

@@ -60,9 +60,10 @@ describe('network control', () => {
     expect([key.owner, key.group, key.mode]).toEqual(['root', 'neutron', 0o640]);
   });
 
-  it('lets the databases of OVN listen on the management address, with TLS only', () => {
+  it('lets the southbound database listen on the management address and the northbound one for its node, with TLS only', () => {
     const { apply } = commandOf(model(), 'ctl/network-control/command:ovn-tls');
-    expect(apply).toContain('set-connection pssl:6641:10.99.0.11');
+    expect(apply).toContain('set-connection pssl:6642:10.99.0.11 ');
+    expect(apply).toContain('set-connection pssl:6641:127.0.0.1 ');
     expect(apply).not.toMatch(/\bptcp:/);
   });
 

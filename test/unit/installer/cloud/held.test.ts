@@ -172,7 +172,7 @@ describe('a node whose clock is off', () => {
   it('does not make a run of others fail that leaves it out', async () => {
     ahead.set('cmp2', 3_600_000);
     const result = await apply(['cmp']);
-    expect(result).toMatchObject({ done: 1, failed: [], blocked: [] });
+    expect(result).toMatchObject({ done: 3, failed: [], blocked: [] });
     expect(states.get('cmp2')).toBeUndefined();
   });
 
