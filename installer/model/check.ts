@@ -7,10 +7,11 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { buildDesired } from '../engine/desired.js';
 import { buildCloudModel, type NodeInput } from './build.js';
-import type { Catalogue, RoleDeclaration, SecretKind, ServiceDeclaration, ServiceRelease } from './catalogue.js';
+import type { Catalogue, RoleDeclaration, ServiceDeclaration, ServiceRelease } from './catalogue.js';
 import type { CloudModel, CloudNode, NodeFacts } from './cloud.js';
 import { NO_MEMORY } from './memory.js';
 import type { ReleaseData } from './releases.js';
+import { machineFacts, SAMPLE_SETTINGS, sampleSecret } from './sample.js';
 import type { CloudSettings } from './settings.js';
 import { openTemplates, type Templates } from './templates.js';
 
@@ -163,60 +164,24 @@ const SAMPLES: readonly Sample[] = [
   },
 ];
 
-const SETTINGS: Omit<CloudSettings, 'release'> = {
-  region: 'RegionOne',
-  apiName: null,
-  networks: { management: null, tunnel: '192.0.2.0/24', storage: null },
-  provider: [{ physicalNetwork: 'physnet1', interface: 'eth1', vlanRange: null }],
-  external: {
-    name: 'public',
-    physicalNetwork: 'physnet1',
-    vlan: null,
-    cidr: '203.0.113.0/24',
-    gateway: '203.0.113.1',
-    pool: { from: '203.0.113.100', to: '203.0.113.200' },
-  },
-  providerNetworks: [],
-  tenantNetworks: 'geneve',
-  distributedFloatingIp: false,
-  mtu: 1500,
-  datapath: 'auto',
-  virtualization: 'auto',
-  workers: null,
-  dns: ['198.51.100.53'],
-  ntp: ['198.51.100.123'],
-  volumes: { backend: 'lvm', devices: [{ path: '/dev/sdb', fileSize: null }] },
-  objects: { enabled: true, replicas: 2, devices: [{ path: '/dev/sdc', fileSize: null }] },
-  dashboard: true,
-  flavors: [{ name: 'small', vcpus: 1, memoryMiB: 2048, diskGiB: 10 }],
-  config: {},
-  packages: null,
-};
+/** All samples tunnel over a network of their own. */
+const NETWORKS = { management: null, tunnel: '192.0.2.0/24', storage: null };
 
 function sampleFacts(hostname: string, last: number, release: ReleaseData): NodeFacts {
-  const [id = '', version = ''] = release.distribution.split('-');
   const link = (name: string, addresses: readonly string[], defaultRoute: string | null = null) => ({
     ...{ name, addresses, defaultRoute, mtu: 1500, up: true },
     mac: `02:00:00:00:00:${last.toString(16).padStart(2, '0')}`,
   });
   const disk = (path: string, mounted: boolean) => ({ path, bytes: 1e12, mounted, signature: mounted ? 'gpt' : null });
   return {
+    ...machineFacts(release),
     hostname,
-    os: { id, version },
-    kernel: '6.1.0',
-    architecture: 'x86_64',
-    cpus: 8,
-    memoryMiB: 32_768,
-    container: false,
-    kvm: true,
-    modules: { openvswitch: true, deviceMapper: true, iscsi: true, vlan: true },
     interfaces: [
       link('eth0', [`198.51.100.${last}/24`], '198.51.100.1'),
       link('eth1', []),
       link('eth2', [`192.0.2.${last}/24`]),
     ],
     disks: [disk('/dev/sda', true), disk('/dev/sdb', false), disk('/dev/sdc', false)],
-    clockOffsetMs: 0,
   };
 }
 
@@ -240,7 +205,7 @@ function checkSample(
   const built = buildCloudModel({
     siteName: 'sample',
     domain: 'sample.example',
-    settings: { release: release.name, ...SETTINGS, ...sample.settings },
+    settings: { release: release.name, ...SAMPLE_SETTINGS, networks: NETWORKS, ...sample.settings },
     release,
     catalogue,
     nodes,
@@ -264,7 +229,7 @@ function checkSample(
     // The order of the whole: milestones that nobody reaches, files that nobody writes, and those that wait for each other.
     const services = Object.entries(model.release.services).map(([name, s]) => [name, watchUnits(s, asked)] as const);
     const watched = { ...model, release: { ...model.release, services: Object.fromEntries(services) } };
-    buildDesired({ catalogue, model: watched, secret, tls, template, outside: OUTSIDE_MILESTONES });
+    buildDesired({ catalogue, model: watched, secret: sampleSecret, tls, template, outside: OUTSIDE_MILESTONES });
     if (asked.size === 0) return objects;
   } catch (error) {
     whole = at((error as Error).message);
@@ -314,20 +279,10 @@ function buildService(
     cloud,
     node,
     release: watchUnits(cloud.release.services[service.name]!, unknown),
-    secret,
+    secret: sampleSecret,
     tls: tls(),
     template: (path, values) => template(service.name, path, values),
   });
 }
 
-/** Of the right form, and of no use. */
-const secret = (_name: string, kind: SecretKind = 'password'): string =>
-  ({
-    password: 'X'.repeat(40),
-    fernet: `${'X'.repeat(43)}=`,
-    uuid: '00000000-0000-4000-8000-000000000000',
-    ceph: `AQ${'A'.repeat(36)}==`,
-    ssh: '-----BEGIN OPENSSH PRIVATE KEY-----\nsample\n-----END OPENSSH PRIVATE KEY-----\n',
-    hex: '0'.repeat(64),
-  })[kind];
 const tls = () => ({ ca: 'CA\n', certificate: 'CERTIFICATE\n', key: 'KEY\n' });

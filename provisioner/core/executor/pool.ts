@@ -91,9 +91,9 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
     pump();
   };
 
-  const askToYield = (entry: Entry<C>): void => {
+  const askToYield = (entry: Entry<C>, but?: Holder): void => {
     entry.draining = true;
-    for (const holder of [...entry.holders]) holder.onYield?.();
+    for (const holder of [...entry.holders]) if (holder !== but) holder.onYield?.();
   };
 
   const grant = (entry: Entry<C>, request: Request<T, C>): void => {
@@ -105,7 +105,7 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
       release: () => release(entry, holder),
       retire: () => {
         if (!entry.holders.has(holder)) return;
-        askToYield(entry);
+        askToYield(entry, holder);
         release(entry, holder);
       },
     });
