@@ -6,7 +6,7 @@ import { buildCloudModel } from './build.js';
 import type { Catalogue } from './catalogue.js';
 import type { NodeFacts, Release } from './cloud.js';
 import { NO_MEMORY } from './memory.js';
-import { sampleSecret } from './sample.js';
+import { machineFacts, sampleSecret } from './sample.js';
 
 export interface BakeList {
   readonly packages: readonly string[];
@@ -30,8 +30,8 @@ export function packagesOfRoles(
 ): BakeList {
   const { catalogue, release, settings } = input;
   const others = [...catalogue.roles.keys()].filter(r => !roles.includes(r));
-  const at = (n: number): NodeFacts => ({
-    ...input.facts,
+  const at = (n: number, facts: NodeFacts): NodeFacts => ({
+    ...facts,
     interfaces: [
       {
         name: 'eth0',
@@ -52,11 +52,11 @@ export function packagesOfRoles(
     ],
   });
   const sample: CloudSettings = { ...settings, networks: { management: null, tunnel: null, storage: null } };
-  const node = (name: string, n: number, has: readonly string[]) => ({
+  const node = (name: string, n: number, has: readonly string[], facts: NodeFacts) => ({
     name,
     roles: has,
     sshAddress: `192.0.2.${n}`,
-    facts: { ...at(n), hostname: name },
+    facts: { ...at(n, facts), hostname: name },
   });
   const built = buildCloudModel({
     siteName: 'sample',
@@ -65,7 +65,11 @@ export function packagesOfRoles(
     release,
     catalogue,
     memory: NO_MEMORY,
-    nodes: [node('a', 1, roles), ...(others.length > 0 ? [node('b', 2, others)] : [])],
+    // What the others lack must not stand in the way of these.
+    nodes: [
+      node('a', 1, roles, input.facts),
+      ...(others.length > 0 ? [node('b', 2, others, machineFacts(release))] : []),
+    ],
   });
   if (!built.ok) return fail('request-invalid', built.problems.map(p => p.message).join(' '));
   const { model } = built;

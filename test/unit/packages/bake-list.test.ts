@@ -28,6 +28,16 @@ describe('what is baked for a real machine', () => {
     expect(of('controller', 'compute')).toEqual(expect.arrayContaining([...control, ...compute]));
   });
 
+  it('does not hang on what the other nodes of a cloud would lack', () => {
+    const release = loadRelease(settings.release)!;
+    const machine = machineFacts(release);
+    const facts = { ...machine, container: true, modules: { ...machine.modules, deviceMapper: false, iscsi: false } };
+    const of = (role: string) => packagesOfRoles({ catalogue, release, settings, facts }, [role]).packages;
+    expect(settings.volumes.backend).toBe('lvm');
+    expect(of('controller')).toContain('keystone');
+    expect(() => of('volume')).toThrow(/device-mapper/);
+  });
+
   it('is of the distribution that the release is for', () => {
     expect(machineFacts(loadRelease('ubuntu-24.04-caracal')!).os).toEqual({ id: 'ubuntu', version: '24.04' });
   });
