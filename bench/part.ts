@@ -5,6 +5,8 @@ export interface PartContext {
   readonly say: (text: string) => void;
   readonly signal: AbortSignal;
   readonly firmware: 'bios' | 'uefi';
+  /** What is kept between runs: images, layers. */
+  readonly cacheDir: string;
 }
 
 export interface PartResult {

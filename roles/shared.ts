@@ -278,11 +278,13 @@ export interface ManagerRun {
   readonly words: readonly string[];
   /** Exit codes that are no failure, beside 0: "there is one already". */
   readonly accept?: readonly number[];
+  /** A variable of the environment: where it is set and not empty, the run is left out. */
+  readonly unless?: string;
 }
 
 /**
- * Shell: several runs of a manager such as nova-manage. Most of a run's seconds go into importing the program; here it is
- * imported once, and each run is a fork of that.
+ * Shell: several runs of a manager such as nova-manage. Most of a run's seconds go into importing the program and into
+ * taking it apart at its end; here it is imported once, each run is a fork of that, and forks end as they are.
  * @param module with the function main(), e.g. `nova.cmd.manage`
  * @param chains side by side; the runs of one are one after the other
  */
@@ -293,30 +295,42 @@ export const managers = (
   ...chains: readonly (readonly ManagerRun[])[]
 ): string =>
   `${as(user, 'python3 -')} <<'PYTHON'
-import sys
+import sys, traceback
 # Before the program, which may put its own in their place.
-from os import fork, waitpid, waitstatus_to_exitcode
+from os import _exit, environ, fork, waitpid, waitstatus_to_exitcode
 from ${module} import main
+def begin(work):
+    child = fork()
+    if child:
+        return child
+    code = 1
+    try:
+        code = work()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _exit(code or 0)
 def code(child):
     return waitstatus_to_exitcode(waitpid(child, 0)[1])
-children = []
-for runs in ${quote(
+def run(words):
+    sys.argv = [${quote('py', program)}, *words]
+    return main()
+def chain(runs):
+    for words, accept, unless in runs:
+        if not environ.get(unless) and code(begin(lambda: run(words))) not in accept:
+            return ' '.join([${quote('py', program)}, *words[:2], 'failed'])
+children = [begin(lambda: chain(runs)) for runs in ${quote(
     'py',
-    chains.map(runs => runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]])),
-  )}:
-    chain = fork()
-    if chain:
-        children.append(chain)
-        continue
-    for words, accept in runs:
-        child = fork()
-        if child == 0:
-            sys.argv = [${quote('py', program)}, *words]
-            sys.exit(main())
-        if code(child) not in accept:
-            sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
-    sys.exit(0)
+    chains.map(runs => runs.map(r => [[...r.words], [0, ...(r.accept ?? [])], r.unless ?? ''])),
+  )}]
 # All are waited for: none may work on behind our back.
-if any([code(child) for child in children]):
-    sys.exit(1)
+failed = any([code(child) for child in children])
+sys.stdout.flush()
+_exit(1 if failed else 0)
 PYTHON`;

@@ -44,9 +44,6 @@ const CELL1 = { name: 'nova', user: 'nova' };
 
 /** Nova fills these in from its own configuration, so that no password stands in the cells' table. */
 const FROM_CONFIG = '{scheme}://{username}:{password}@{hostname}:{port}/';
-/** What create_cell says when there is a cell with these connections. */
-const CELL_EXISTS = 2;
-
 /** Cells in the API's database: cell0 holds servers that found no host, cell1 all others. */
 const CELLS: readonly ManagerRun[] = [
   { words: ['api_db', 'sync'] },
@@ -56,7 +53,8 @@ const CELLS: readonly ManagerRun[] = [
       ...['cell_v2', 'create_cell', '--name', 'cell1'],
       ...['--transport-url', `${FROM_CONFIG}?{query}`, '--database_connection', `${FROM_CONFIG}{path}?{query}`],
     ],
-    accept: [CELL_EXISTS],
+    // Nova compares these templates with what it made of those of the other cells, and would take a second cell1.
+    unless: 'CELL1',
   },
 ];
 
@@ -76,7 +74,9 @@ function schema(ctx: ServiceContext): Resource {
     needs: ['database:ready'],
     check: `[ "$(${query('nova_api', 'SELECT COUNT(*) FROM cell_mappings')})" -ge 2 ] && v=$(${version('nova')}) && [ -n "$v" ] && [ "$(${version('nova_cell0')})" = "$v" ]`,
     stamp: ctx.cloud.release.name,
-    apply: `if [ "$(${query('information_schema', "SELECT COUNT(*) FROM TABLES WHERE TABLE_SCHEMA = 'nova_cell0' AND TABLE_NAME = 'alembic_version'")})" = 0 ]; then
+    apply: `CELL1=$(${query('nova_api', "SELECT 1 FROM cell_mappings WHERE name = 'cell1' LIMIT 1")} 2>/dev/null || :)
+export CELL1
+if [ "$(${query('information_schema', "SELECT COUNT(*) FROM TABLES WHERE TABLE_SCHEMA = 'nova_cell0' AND TABLE_NAME = 'alembic_version'")})" = 0 ]; then
 ${manage(CELLS, [{ words: ['db', 'sync', '--local_cell'] }])}
 umask 077
 d=$(mktemp -d); trap 'rm -rf "$d"' EXIT
@@ -125,7 +125,7 @@ const MAP_HOSTS = `START TRANSACTION;
 INSERT INTO host_mappings (created_at, cell_id, host)
   SELECT UTC_TIMESTAMP(), cell.id, new.host
   FROM (SELECT DISTINCT host FROM nova.compute_nodes WHERE deleted = 0 AND COALESCE(mapped, 0) < 1) AS new
-  JOIN cell_mappings AS cell ON cell.name = 'cell1'
+  JOIN (SELECT MIN(id) AS id FROM cell_mappings WHERE name = 'cell1') AS cell ON cell.id IS NOT NULL
   LEFT JOIN host_mappings AS old ON old.host = new.host
   WHERE old.id IS NULL;
 UPDATE nova.compute_nodes SET mapped = 1

@@ -19,6 +19,10 @@ def main():
         log.write(' '.join([os.path.basename(sys.argv[0]), what, *rest]) + '\\n')
     if what == 'fail':
         return int(rest[0])
+    if what == 'raise':
+        raise RuntimeError(rest[0])
+    if what == 'exit':
+        sys.exit(rest[0])
     if what == 'meet':
         open('${dir}/' + rest[0], 'w').close()
         for _ in range(100):
@@ -68,5 +72,26 @@ describe('runs of a manager', () => {
       status: 0,
       log: ['sample-manage fail 2', 'sample-manage log 1'],
     });
+  });
+
+  it('are left out where the environment says so', () => {
+    process.env['SAMPLE_MANAGER_DONE'] = '1';
+    try {
+      const out = run([
+        { words: ['fail', '3'], unless: 'SAMPLE_MANAGER_DONE' },
+        { words: ['log', '1'], unless: 'SAMPLE_MANAGER_OTHER' },
+      ]);
+      expect(out).toMatchObject({ status: 0, log: ['sample-manage log 1'] });
+    } finally {
+      delete process.env['SAMPLE_MANAGER_DONE'];
+    }
+  });
+
+  it('fail with what the manager raises or says at its end', () => {
+    expect(run([{ words: ['raise', 'a reason'] }])).toMatchObject({ status: 1 });
+    expect(run([{ words: ['raise', 'a reason'] }]).stderr).toContain('RuntimeError: a reason');
+    const said = run([{ words: ['exit', 'last words'] }]);
+    expect(said.status).toBe(1);
+    expect(said.stderr).toContain('last words');
   });
 });
