@@ -4,7 +4,7 @@
  */
 
 import type { ServiceContext } from '../installer/model/catalogue.js';
-import { addressOf, type CloudModel, endpointUrl, nodesWith } from '../installer/model/cloud.js';
+import { addressOf, type CloudModel, endpointUrl } from '../installer/model/cloud.js';
 import {
   type CommandResource,
   command,
@@ -41,17 +41,25 @@ export const listenAddress = (ctx: ServiceContext): string =>
 export const databaseUrl = (ctx: ServiceContext, d: { readonly name: string; readonly user: string }): string =>
   `mysql+pymysql://${d.user}:${ctx.secret(`database/${d.user}`)}@${addressOf(ctx.cloud, 'database')}:3306/${d.name}?charset=utf8&ssl_ca=${CA_FILE}`;
 
-/** Where messages go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
-export const messagingUrl = (ctx: ServiceContext): string =>
-  `rabbit://openstack:${ctx.secret('messaging/openstack')}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
+/** Where messages of an account go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
+export const messagingUrl = (ctx: ServiceContext, user: string): string =>
+  `rabbit://${user}:${ctx.secret(`messaging/${user}`)}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
 
 /** Keystone without version, as keystoneauth wants it. */
 export const identityUrl = (cloud: CloudModel): string => new URL(endpointUrl(cloud, 'identity')).origin;
 
-export const memcachedServers = (cloud: CloudModel): string =>
-  nodesWith(cloud, 'cache')
-    .map(n => `${n.address}:11211`)
-    .join(',');
+/**
+ * memcached asks nobody who he is, and Keystone and Horizon run what they find in it (pickle): so it is there for its own
+ * node only, and who uses it must be on that node.
+ */
+export const CACHE = { address: '127.0.0.1', port: 11_211 } as const;
+
+/** @throws Error when the node has no cache */
+export function memcachedServers(ctx: Pick<ServiceContext, 'node'>): string {
+  if (!ctx.node.services.includes('cache'))
+    throw new Error(`a service on ${ctx.node.name} uses the cache, which is on another node and cannot be reached`);
+  return `${CACHE.address}:${CACHE.port}`;
+}
 
 /** Values that the configuration of each OpenStack service needs, under the same names in all templates. */
 export function openstackValues(
@@ -64,10 +72,11 @@ export function openstackValues(
     address: ctx.node.address,
     workers: workersOf(ctx),
     region: ctx.cloud.settings.region,
-    transport_url: messagingUrl(ctx),
     identity_url: identityUrl(ctx.cloud),
-    memcached_servers: memcachedServers(ctx.cloud),
-    memcache_secret: ctx.secret(`cache/${user}`),
+    // A template that asks for them on a node without a cache does not render.
+    ...(ctx.node.services.includes('cache')
+      ? { memcached_servers: memcachedServers(ctx), memcache_secret: ctx.secret(`cache/${user}`) }
+      : {}),
     user,
     password: ctx.secret(`identity/${user}`),
   };
@@ -114,9 +123,12 @@ export const answers = (address: string, port: number, path = '/healthcheck'): s
 /** Folder for drop-ins of a unit of the distribution. */
 export const dropIn = (unit: string): string => `/etc/systemd/system/${unit}.d/halligan.conf`;
 
-/** Shell: what one query answers, by a service's own account over TLS. The password is in MYSQL_PWD (see `sqlEnv`). */
+/** Options of MariaDB's clients: a service's own account over TLS. The password is in MYSQL_PWD (see `sqlEnv`). */
+export const sqlOptions = (ctx: ServiceContext, user: string): string =>
+  `--no-defaults -h ${addressOf(ctx.cloud, 'database')} -u ${user} --ssl-ca=${CA_FILE} --ssl-verify-server-cert`;
+/** Shell: what one query answers. */
 export const sql = (ctx: ServiceContext, user: string, database: string, query: string): string =>
-  `mysql --no-defaults -N -B -h ${addressOf(ctx.cloud, 'database')} -u ${user} --ssl-ca=${CA_FILE} --ssl-verify-server-cert --connect-timeout=5 -e "${query}" ${database}`;
+  `mysql ${sqlOptions(ctx, user)} -N -B --connect-timeout=5 -e "${query}" ${database}`;
 export const sqlEnv = (ctx: ServiceContext, user: string): Readonly<Record<string, string>> => ({
   MYSQL_PWD: ctx.secret(`database/${user}`),
 });
@@ -249,6 +261,7 @@ export const folders = (user: string, paths: readonly string[]): DirectoryResour
 /**
  * Files of the packages beside those that we write, as the Security Guide wants them: root writes, the service reads,
  * nobody else. Those that a release does not have are passed over.
+ * @param paths names, or patterns of the shell
  */
 export const guarded = (group: string, paths: readonly string[]): CommandResource =>
   command({
@@ -268,22 +281,42 @@ export interface ManagerRun {
 }
 
 /**
- * Shell: several runs of a manager such as nova-manage, one after the other. Most of a run's seconds go into importing
- * the program; here it is imported once, and each run is a fork of that.
+ * Shell: several runs of a manager such as nova-manage. Most of a run's seconds go into importing the program; here it is
+ * imported once, and each run is a fork of that.
  * @param module with the function main(), e.g. `nova.cmd.manage`
+ * @param chains side by side; the runs of one are one after the other
  */
-export const managers = (user: string, program: string, module: string, runs: readonly ManagerRun[]): string =>
+export const managers = (
+  user: string,
+  program: string,
+  module: string,
+  ...chains: readonly (readonly ManagerRun[])[]
+): string =>
   `${as(user, 'python3 -')} <<'PYTHON'
-import os, sys
+import sys
+# Before the program, which may put its own in their place.
+from os import fork, waitpid, waitstatus_to_exitcode
 from ${module} import main
-for words, accept in ${quote(
+def code(child):
+    return waitstatus_to_exitcode(waitpid(child, 0)[1])
+children = []
+for runs in ${quote(
     'py',
-    runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]]),
+    chains.map(runs => runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]])),
   )}:
-    child = os.fork()
-    if child == 0:
-        sys.argv = [${quote('py', program)}, *words]
-        sys.exit(main())
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in accept:
-        sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
+    chain = fork()
+    if chain:
+        children.append(chain)
+        continue
+    for words, accept in runs:
+        child = fork()
+        if child == 0:
+            sys.argv = [${quote('py', program)}, *words]
+            sys.exit(main())
+        if code(child) not in accept:
+            sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
+    sys.exit(0)
+# All are waited for: none may work on behind our back.
+if any([code(child) for child in children]):
+    sys.exit(1)
 PYTHON`;

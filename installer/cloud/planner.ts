@@ -3,8 +3,8 @@ import { sleep } from '../../provisioner/core/clock.js';
 import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
+import type { MachinePlan } from '../../provisioner/core/machines.js';
 import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
-import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
 import {
   type Action,
@@ -20,8 +20,10 @@ import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
 import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
+import { readMemory, writeMemory } from '../model/memory.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
+import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
 import { diffObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
@@ -33,12 +35,13 @@ import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
 import { recallFacts, rememberFacts } from './facts-file.js';
 import { lookAtFacts, lookAtState } from './look.js';
 import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
+import { expectedFacts, nothingObserved } from './predict.js';
 
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
   readonly release: ReleaseData;
-  /** Folder `roles/`. */
-  readonly rolesDir: string;
+  /** Renders the templates of `roles/`. */
+  readonly templates: Templates;
 }
 
 export interface CloudPlan {
@@ -63,8 +66,12 @@ export interface ReadyPlan {
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Stores what this plan settles; it is done before anything of the plan is. */
+  remember(): Promise<void>;
 }
 
+/** Name in the store of secrets: it is sealed and kept with them, as it is as precious. */
+const MEMORY = 'remembered/cloud';
 const EMPTY: ObservedObjects = { objects: {}, ids: {} };
 const FORBIDDEN_TRIES = 5;
 const FORBIDDEN_PAUSE_MS = 1000;
@@ -106,9 +113,18 @@ export async function makePlan(
   const problems = new Map<string, Problem>();
   const targets = new Map<string, SshTarget>();
   const findings: PlanProblem[] = [];
+  const machines = new Map<string, MachinePlan>();
   await Promise.all(
     handed.map(async node => {
       if (!node.target) {
+        const machine = await deps.machines.plan(node.name);
+        if (machine) {
+          machines.set(node.name, machine);
+          const { hardware, refusal } = machine;
+          if (hardware) facts.set(node.name, expectedFacts(node.name, hardware, deps.release));
+          if (refusal) findings.push({ severity: 'hold', node: node.name, ...refusal });
+          return;
+        }
         findings.push({
           severity: 'refuse',
           node: node.name,
@@ -123,12 +139,14 @@ export async function makePlan(
       else problems.set(node.name, looked.problem);
     }),
   );
-  const views = handed.map(n => ({
-    name: n.name,
-    roles: n.roles,
-    reachable: facts.has(n.name),
-    problem: problems.get(n.name) ?? null,
-  }));
+  const views = () =>
+    handed.map(n => ({
+      name: n.name,
+      roles: n.roles,
+      reachable: facts.has(n.name) || machines.has(n.name),
+      expected: machines.has(n.name),
+      problem: problems.get(n.name) ?? null,
+    }));
   const recalled = recallFacts(deps.dataDir);
   /** A node that is away: the others go on, unless the cloud is run from it or nothing is known of it. */
   const away = (node: string, severity: 'refuse' | 'hold', p: Problem) =>
@@ -161,9 +179,17 @@ export async function makePlan(
       ),
     );
 
-  const empty = (): ReadyPlan => ({
-    view: { hash: planHash([]), createdMs: deps.clock.nowMs(), nodes: views, findings, actions: [] },
-    walk: [],
+  const installs = [...machines].map(([name, machine]) => installation(name, machine, deps));
+  const installsOnly = installs.map(i => i.action);
+  const withoutCloud = (): ReadyPlan => ({
+    view: {
+      hash: planHash(installsOnly),
+      createdMs: deps.clock.nowMs(),
+      nodes: views(),
+      findings,
+      actions: installsOnly,
+    },
+    walk: installs,
     model: null,
     desired: null,
     secrets,
@@ -173,41 +199,52 @@ export async function makePlan(
     client: () => {
       throw new Error('there is no cloud');
     },
+    remember: async () => {},
   });
-  const built = buildCloudModel({
-    siteName: deps.siteName,
-    domain: deps.domain,
-    settings: deps.settings,
-    release: deps.release,
-    catalogue: deps.catalogue,
-    nodes: handed.flatMap(n => {
-      const seen = known.get(n.name);
-      return seen && n.target
-        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: seen }]
-        : [];
-    }),
-  });
+  const memory = readMemory(await deps.secrets.get(MEMORY));
+  const modelOf = (leftOut: ReadonlySet<string>) =>
+    buildCloudModel({
+      siteName: deps.siteName,
+      domain: deps.domain,
+      settings: deps.settings,
+      release: deps.release,
+      catalogue: deps.catalogue,
+      memory,
+      unseen: handed.map(n => n.name).filter(n => !known.has(n) || leftOut.has(n)),
+      nodes: handed.flatMap(n => {
+        const seen = known.get(n.name);
+        const address = n.target?.address ?? machines.get(n.name)?.address;
+        if (!seen || !address || leftOut.has(n.name)) return [];
+        const hostKey = n.target ? { hostKey: n.target.hostKey } : {};
+        return [{ name: n.name, roles: n.roles, sshAddress: address, ...hostKey, facts: seen }];
+      }),
+    });
+  const whole = modelOf(new Set());
+  // What cannot be told of a node before it is installed must not keep the others.
+  const vague = new Set(whole.ok ? [] : whole.problems.flatMap(p => (p.node && machines.has(p.node) ? [p.node] : [])));
+  const built = vague.size > 0 ? modelOf(vague) : whole;
+  if (!whole.ok && (built.ok || machines.size > 0))
+    findings.push({
+      severity: 'warn',
+      node: null,
+      message: `Not all can be planned before ${[...machines.keys()].join(', ')} ${machines.size === 1 ? 'is' : 'are'} installed: ${whole.problems.map(p => (p.node ? `${p.node}: ${p.message}` : p.message)).join(' ')}`,
+      hint: 'The rest is planned then, and carried out where it destroys nothing.',
+    });
   if (!built.ok) {
-    findings.push(
-      ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
-    );
-    return empty();
+    if (machines.size === 0)
+      findings.push(
+        ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
+      );
+    return withoutCloud();
   }
   const { model } = built;
-
   const pki = openSitePki(secrets, deps.siteName, deps.clock);
-  const templates = new Map<string, (values: TemplateValues) => string>();
   const desired = buildDesired({
     catalogue: deps.catalogue,
     model,
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
-    template: (service, path, values) => {
-      const name = `${service}/files/${path}`;
-      const compiled = templates.get(name) ?? loadTemplate(name, deps.rolesDir);
-      templates.set(name, compiled);
-      return compiled(values);
-    },
+    template: deps.templates.render,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.
@@ -222,6 +259,10 @@ export async function makePlan(
   const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
     awake.map(async node => {
+      if (machines.has(node.name)) {
+        observed.set(node.name, nothingObserved(node.name));
+        return;
+      }
       const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
       if (looked.ok) observed.set(node.name, looked.value);
       else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
@@ -319,7 +360,11 @@ export async function makePlan(
       await patiently(() => applyObject(api!, a, wanted, ids, s), s);
     },
   }));
-  const walk: Planned[] = [...nodeActions.map(a => ({ ...a, action: masked(a.action) })), ...serverActions];
+  const walk: Planned[] = [
+    ...installs,
+    ...nodeActions.map(a => ({ ...a, action: afterInstall(masked(a.action), machines) })),
+    ...serverActions,
+  ];
   const unconfigured = new Map(
     [...byNode].map(([node, placed]) => {
       const stamps = observed.get(node)?.stamps;
@@ -337,7 +382,7 @@ export async function makePlan(
   );
   const actions = walk.map(w => w.action);
   return {
-    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views, findings, actions },
+    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views(), findings, actions },
     walk,
     model,
     desired,
@@ -346,5 +391,37 @@ export async function makePlan(
     held: heldBy(findings),
     unconfigured,
     client,
+    remember: async () => {
+      // A node that left and comes back gets a certificate of its own, with a new key.
+      pki.keepOnly(handed.map(n => n.name));
+      await secrets.flush();
+      const text = writeMemory(model.memory);
+      if (text !== writeMemory(memory)) await deps.secrets.put(MEMORY, text);
+    },
   };
 }
+
+/** The installation of a node as an action of the plan. */
+function installation(name: string, machine: MachinePlan, deps: PlannerDeps): ServerAction {
+  return {
+    action: {
+      id: installId(name),
+      node: name,
+      service: 'machine',
+      kind: 'machine',
+      title: machine.title,
+      reason: machine.reason,
+      needs: [],
+      destroys: machine.destroys,
+      interrupts: machine.interrupts,
+      expectedSeconds: machine.expectedSeconds,
+    },
+    perform: signal => deps.machines.prepare(name, { wipe: false, begun: false }, signal),
+    renews: true,
+  };
+}
+
+const installId = (node: string) => `${node}/machine/install`;
+
+const afterInstall = (action: Action, machines: ReadonlyMap<string, unknown>): Action =>
+  machines.has(action.node) ? { ...action, needs: [...action.needs, installId(action.node)] } : action;

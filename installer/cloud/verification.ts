@@ -4,7 +4,7 @@ import type { Run } from '../../provisioner/core/journal.js';
 import { fail } from '../../provisioner/core/problem.js';
 import { type CloudModel, nodesWith } from '../model/cloud.js';
 import type { StepReport, VerifySpec } from '../verify/types.js';
-import { STEPS, verifyCloud } from '../verify/verify.js';
+import { CLEANUP, cleanUpCloud, STEPS, verifyCloud } from '../verify/verify.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
 
 export const VERIFY_KIND = 'cloud-verify';
@@ -13,6 +13,8 @@ export const VERIFY_KIND = 'cloud-verify';
 const GUEST = { image: 'guest', file: 'disk.qcow2' } as const;
 /** Guests are emulated where no hypervisor has KVM: everything in them takes several times as long. */
 const EMULATED_FACTOR = 3;
+/** A guest that is emulated inside an emulated machine takes about 40 times as long as one that is emulated directly. */
+const NESTED_FACTOR = 12;
 
 const has = (model: CloudModel, service: string) => nodesWith(model, service).length > 0;
 const names = (model: CloudModel, service: string) => nodesWith(model, service).map(n => n.name);
@@ -20,7 +22,9 @@ const names = (model: CloudModel, service: string) => nodesWith(model, service).
 /** What is proved of this cloud. Pure. */
 export function verifySpec(model: CloudModel, guestFile: string, options: VerifyOptions): VerifySpec {
   const { external, dns, provider } = model.settings;
-  const emulated = nodesWith(model, 'hypervisor').some(n => !n.facts.kvm);
+  const hypervisors = nodesWith(model, 'hypervisor').filter(n => !n.facts.kvm);
+  const factor =
+    hypervisors.length === 0 ? null : hypervisors.some(n => n.facts.emulated) ? NESTED_FACTOR : EMULATED_FACTOR;
   return {
     guest: { file: guestFile, diskFormat: 'qcow2', user: 'root', tells: 'markers' },
     external: external
@@ -43,7 +47,7 @@ export function verifySpec(model: CloudModel, guestFile: string, options: Verify
     ...(has(model, 'dashboard') && model.settings.dashboard
       ? { dashboardUrl: `https://${model.api.host}/horizon` }
       : {}),
-    ...(emulated ? { timeoutFactor: EMULATED_FACTOR } : {}),
+    ...(factor === null ? {} : { timeoutFactor: factor }),
     ...(options.only ? { only: options.only } : {}),
     ...(options.keep ? { keep: true } : {}),
   };
@@ -59,12 +63,17 @@ const view = (s: StepReport) => ({
   hint: s.hint ?? null,
 });
 
-/** @throws ProblemError request-invalid for an unknown step */
+/** @throws ProblemError request-invalid for an unknown step, or a clean-up together with others */
 export function checkSteps(only: readonly string[] | undefined): void {
-  const unknown = (only ?? []).filter(name => !STEPS.some(s => s.name === name));
+  const names = [...STEPS.map(s => s.name), CLEANUP.name];
+  const unknown = (only ?? []).filter(name => !names.includes(name));
   if (unknown.length > 0)
-    fail('request-invalid', `There is no step ${unknown.join(', ')}; there are ${STEPS.map(s => s.name).join(', ')}.`);
+    fail('request-invalid', `There is no step ${unknown.join(', ')}; there are ${names.join(', ')}.`);
+  if (only && only.length > 1 && only.includes(CLEANUP.name))
+    fail('request-invalid', `The step ${CLEANUP.name} goes alone: every proof ends with it.`);
 }
+
+const onlyCleanUp = (options: VerifyOptions) => options.only?.length === 1 && options.only[0] === CLEANUP.name;
 
 export async function runVerification(
   run: Run,
@@ -75,7 +84,8 @@ export async function runVerification(
 ): Promise<VerifyReport> {
   const { model } = plan;
   if (!model) return fail('not-allowed-now', 'There is no cloud that could be proved: see `halligan plan`.');
-  const guest = await deps.imageFile(GUEST.image, GUEST.file);
+  const cleanUp = onlyCleanUp(options);
+  const guest = cleanUp ? '' : await deps.imageFile(GUEST.image, GUEST.file);
   const admin = plan.client();
   let queue = Promise.resolve();
   const emit = (data: CloudEventData['cloud.check'], message: string, severity: 'debug' | 'info' | 'error') => {
@@ -85,9 +95,11 @@ export async function runVerification(
       .catch(error => deps.log.error({ error: String(error) }, 'an event could not be stored'));
   };
   try {
-    const report = await verifyCloud({
+    const spec = verifySpec(model, guest, options);
+    const work = cleanUp ? cleanUpCloud : verifyCloud;
+    const report = await work({
       admin,
-      spec: verifySpec(model, guest, options),
+      spec,
       clock: deps.clock,
       signal,
       onStep: event => {

@@ -251,12 +251,14 @@ describe('other commands of the cloud', () => {
     const run = await runAt('', 'image bake controller network controller --data-dir /data', options);
     expect(run.err).toBe('installing 799 packages\n');
     expect(run.out).toContain('debian-12-ctl  controller  799       72 s');
-    await runAt('', 'image bake compute --site docs/example-site.yaml --release ubuntu-24.04-2024.1', options);
+    const virtual = '--release ubuntu-24.04-2024.1 --kernel cloud';
+    await runAt('', `image bake compute --site docs/example-site.yaml ${virtual}`, options);
     expect(seen).toEqual([
-      { roles: ['controller', 'network'], release: 'debian-12-zed', dataDir: '/data', force: false },
+      { roles: ['controller', 'network'], release: 'debian-12-zed', kernel: 'generic', dataDir: '/data', force: false },
       {
         roles: ['compute'],
         release: 'ubuntu-24.04-2024.1',
+        kernel: 'cloud',
         dataDir: '/var/lib/halligan',
         force: false,
         cloud: expect.objectContaining({ datapath: 'auto' }),

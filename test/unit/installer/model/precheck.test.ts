@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { buildCloudModel, type NodeInput } from '../../../../installer/model/build.js';
 import type { NodeFacts } from '../../../../installer/model/cloud.js';
+import { NO_MEMORY } from '../../../../installer/model/memory.js';
 import { type PrecheckOptions, precheck } from '../../../../installer/model/precheck.js';
 import type { CloudSettings } from '../../../../installer/model/settings.js';
 import { catalogueOf, facts, node, release, role, service, settings } from './sample.js';
@@ -30,6 +31,7 @@ const said = (c: Case): string[] => {
     release: { ...release, ...c.release },
     catalogue,
     nodes: c.nodes ?? [],
+    memory: NO_MEMORY,
   });
   if (!built.ok) throw new Error(JSON.stringify(built.problems));
   return precheck(built.model, c.input).map(p => `${p.severity} ${p.node ?? '*'}: ${p.message} → ${p.hint}`);
