@@ -150,7 +150,15 @@ export async function makePlan(
   const recalled = recallFacts(deps.dataDir);
   /** A node that is away: the others go on, unless the cloud is run from it or nothing is known of it. */
   const away = (node: string, severity: 'refuse' | 'hold', p: Problem) =>
-    findings.push({ severity, node, message: `It cannot be looked at: ${p.message}`, hint: p.hint });
+    findings.push({
+      severity,
+      node,
+      message: `It cannot be looked at: ${p.message}`,
+      hint:
+        p.code === 'ssh-failed'
+          ? `Bring ${node} back (power, network, sshd); the next \`halligan apply\` takes it along.`
+          : p.hint,
+    });
   const known = new Map(facts);
   for (const { id, name, roles } of handed) {
     const p = problems.get(name);

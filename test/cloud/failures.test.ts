@@ -3,7 +3,7 @@
  * start, a wrong time, a host that dies in the middle, a full disk, an apt that is killed, a server that is killed. Each is a
  * failure with a name on its node, the other nodes go on, and the next apply repairs.
  */
-import { renameSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -80,10 +80,13 @@ const failureOf = (result: ApplyResult, node: string, match: (f: ActionFailure) 
   return found.problem;
 };
 const holds = async () => (await cloud.plan()).problems.filter(p => p.severity === 'hold');
+/** The server's only way to archives. A file stays in its place, for the uplink ends when there is none. */
 const uplink = (to: 'gone' | 'there') => {
   const socket = join(cloud.lab.lab.runDir, 'uplink.sock');
-  if (to === 'gone') renameSync(socket, `${socket}.off`);
-  else renameSync(`${socket}.off`, socket);
+  if (to === 'gone') {
+    renameSync(socket, `${socket}.off`);
+    writeFileSync(socket, '');
+  } else renameSync(`${socket}.off`, socket);
 };
 
 describe('an archive that is not reached, a unit that does not start, a wrong time and a host that dies', () => {
