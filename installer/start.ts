@@ -7,6 +7,7 @@ import { createCloudService } from './cloud/service.js';
 import type { Catalogue } from './model/catalogue.js';
 import { checkCatalogue } from './model/check.js';
 import { loadReleases, unknownRelease } from './model/releases.js';
+import { openTemplates } from './model/templates.js';
 
 /**
  * Checks the catalogue and the releases: both are ours, so a fault in them is an error of the program, with its place.
@@ -15,7 +16,8 @@ import { loadReleases, unknownRelease } from './model/releases.js';
 export function createCloudHalf(catalogue: Catalogue): CloudHalf {
   const rolesDir = join(packageRoot(), 'roles');
   const releases = loadReleases();
-  const faults = checkCatalogue(catalogue, releases, rolesDir);
+  const templates = openTemplates(rolesDir);
+  const faults = checkCatalogue(catalogue, releases, rolesDir, templates);
   if (faults.length > 0) throw new Error(`the catalogue of roles/ is wrong:\n${faults.join('\n')}`);
   return {
     catalogue: {
@@ -34,7 +36,12 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
         const { message, hint } = unknownRelease(host.settings.release, [...releases.keys()]);
         return fail('site-invalid', message, { hint });
       }
-      return createCloudService({ ...host, catalogue, release, rolesDir });
+      return createCloudService({
+        ...host,
+        catalogue,
+        release,
+        templates,
+      });
     },
   };
 }

@@ -4,8 +4,9 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { stringify } from 'yaml';
-import { machineFacts, packagesOfRoles } from '../installer/model/packages.js';
+import { packagesOfRoles } from '../installer/model/packages.js';
 import { loadRelease, releaseNames, unknownRelease } from '../installer/model/releases.js';
+import { machineFacts } from '../installer/model/sample.js';
 import { createCloudHalf } from '../installer/start.js';
 import { catalogue } from '../roles/catalogue.js';
 import { runCli } from './cli/cli.js';
@@ -145,7 +146,7 @@ await runCli(
         ...(credentials === undefined ? {} : { credentialsDirectory: credentials }),
       }),
     async bakeRoles(command, onProgress) {
-      const { roles, dataDir, mirror, force } = command;
+      const { roles, kernel, dataDir, mirror, force } = command;
       const release = loadRelease(command.release);
       if (!release) {
         const { message, hint } = unknownRelease(command.release, releaseNames());
@@ -156,7 +157,7 @@ await runCli(
       const startedMs = clock.nowMs();
       const image = await buildOsImage({
         name: release.distribution,
-        kernel: 'generic',
+        kernel,
         imagesDir: join(dataDir, 'images'),
         bake: { roles, ...list, archives: release.archives },
         force,

@@ -3,10 +3,18 @@ import { sleep } from '../../provisioner/core/clock.js';
 import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
-import { asProblem, type Problem } from '../../provisioner/core/problem.js';
-import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
+import type { MachinePlan } from '../../provisioner/core/machines.js';
+import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
-import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
+import {
+  type Action,
+  diffNodes,
+  type Expectations,
+  groupByNode,
+  planHash,
+  resolveNeeds,
+  unseen,
+} from '../engine/diff.js';
 import type { Observed } from '../engine/observe.js';
 import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
@@ -15,6 +23,7 @@ import type { CloudModel, NodeFacts } from '../model/cloud.js';
 import { readMemory, writeMemory } from '../model/memory.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
+import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
 import { diffObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
@@ -23,14 +32,16 @@ import { createOpenStackClient, type OpenStackClient } from '../openstack/client
 import { cloudStatus } from '../openstack/errors.js';
 import { nodeTls, openSitePki } from '../pki/site.js';
 import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
+import { recallFacts, rememberFacts } from './facts-file.js';
 import { lookAtFacts, lookAtState } from './look.js';
 import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
+import { expectedFacts, nothingObserved } from './predict.js';
 
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
   readonly release: ReleaseData;
-  /** Folder `roles/`. */
-  readonly rolesDir: string;
+  /** Renders the templates of `roles/`. */
+  readonly templates: Templates;
 }
 
 export interface CloudPlan {
@@ -50,6 +61,8 @@ export interface ReadyPlan {
   readonly desired: DesiredState | null;
   readonly secrets: CloudSecrets;
   readonly targets: ReadonlyMap<string, SshTarget>;
+  /** Nodes that are left as they are (findings of the severity `hold`), with the reason. */
+  readonly held: ReadonlyMap<string, Problem>;
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
@@ -79,6 +92,15 @@ async function patiently(work: () => Promise<void>, signal: AbortSignal): Promis
     }
 }
 
+/** Of the findings that leave a node as it is, the first for each. */
+function heldBy(findings: readonly PlanProblem[]): Map<string, Problem> {
+  const held = new Map<string, Problem>();
+  for (const { severity, node, message, hint } of findings)
+    if (severity === 'hold' && node !== null && !held.has(node))
+      held.set(node, problem('cloud-node-held', `${node}: ${message}`, { hint }));
+  return held;
+}
+
 /** @throws the signal's reason when aborted */
 export async function makePlan(
   deps: PlannerDeps,
@@ -91,9 +113,18 @@ export async function makePlan(
   const problems = new Map<string, Problem>();
   const targets = new Map<string, SshTarget>();
   const findings: PlanProblem[] = [];
+  const machines = new Map<string, MachinePlan>();
   await Promise.all(
     handed.map(async node => {
       if (!node.target) {
+        const machine = await deps.machines.plan(node.name);
+        if (machine) {
+          machines.set(node.name, machine);
+          const { hardware, refusal } = machine;
+          if (hardware) facts.set(node.name, expectedFacts(node.name, hardware, deps.release));
+          if (refusal) findings.push({ severity: 'hold', node: node.name, ...refusal });
+          return;
+        }
         findings.push({
           severity: 'refuse',
           node: node.name,
@@ -108,27 +139,54 @@ export async function makePlan(
       else problems.set(node.name, looked.problem);
     }),
   );
-  const views = handed.map(n => ({
-    name: n.name,
-    roles: n.roles,
-    reachable: facts.has(n.name),
-    problem: problems.get(n.name) ?? null,
-  }));
-  for (const [name, p] of problems)
-    findings.push({
-      severity: 'refuse',
-      node: name,
-      message: `${name} cannot be looked at: ${p.message}`,
-      hint: p.hint,
-    });
+  const views = () =>
+    handed.map(n => ({
+      name: n.name,
+      roles: n.roles,
+      reachable: facts.has(n.name) || machines.has(n.name),
+      expected: machines.has(n.name),
+      problem: problems.get(n.name) ?? null,
+    }));
+  const recalled = recallFacts(deps.dataDir);
+  /** A node that is away: the others go on, unless the cloud is run from it or nothing is known of it. */
+  const away = (node: string, severity: 'refuse' | 'hold', p: Problem) =>
+    findings.push({ severity, node, message: `It cannot be looked at: ${p.message}`, hint: p.hint });
+  const known = new Map(facts);
+  for (const { id, name, roles } of handed) {
+    const p = problems.get(name);
+    if (!p) continue;
+    const before = recalled.get(id);
+    const leads = roles.some(r => deps.catalogue.roles.get(r)?.services.includes('identity'));
+    away(name, before && !leads ? 'hold' : 'refuse', p);
+    if (before) known.set(name, before);
+  }
+  if (facts.size > 0)
+    rememberFacts(
+      deps.dataDir,
+      new Map(
+        handed.flatMap(({ id, name }) => {
+          const seen = known.get(name);
+          return seen ? [[id, seen] as const] : [];
+        }),
+      ),
+    );
 
-  const empty = (): ReadyPlan => ({
-    view: { hash: planHash([]), createdMs: deps.clock.nowMs(), nodes: views, findings, actions: [] },
-    walk: [],
+  const installs = [...machines].map(([name, machine]) => installation(name, machine, deps));
+  const installsOnly = installs.map(i => i.action);
+  const withoutCloud = (): ReadyPlan => ({
+    view: {
+      hash: planHash(installsOnly),
+      createdMs: deps.clock.nowMs(),
+      nodes: views(),
+      findings,
+      actions: installsOnly,
+    },
+    walk: installs,
     model: null,
     desired: null,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured: new Map(),
     client: () => {
       throw new Error('there is no cloud');
@@ -136,42 +194,49 @@ export async function makePlan(
     remember: async () => {},
   });
   const memory = readMemory(await deps.secrets.get(MEMORY));
-  const built = buildCloudModel({
-    siteName: deps.siteName,
-    domain: deps.domain,
-    settings: deps.settings,
-    release: deps.release,
-    catalogue: deps.catalogue,
-    memory,
-    unseen: handed.filter(n => !facts.has(n.name)).map(n => n.name),
-    nodes: handed.flatMap(n => {
-      const known = facts.get(n.name);
-      return known && n.target
-        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: known }]
-        : [];
-    }),
-  });
+  const modelOf = (leftOut: ReadonlySet<string>) =>
+    buildCloudModel({
+      siteName: deps.siteName,
+      domain: deps.domain,
+      settings: deps.settings,
+      release: deps.release,
+      catalogue: deps.catalogue,
+      memory,
+      unseen: handed.map(n => n.name).filter(n => !known.has(n) || leftOut.has(n)),
+      nodes: handed.flatMap(n => {
+        const seen = known.get(n.name);
+        const address = n.target?.address ?? machines.get(n.name)?.address;
+        if (!seen || !address || leftOut.has(n.name)) return [];
+        const hostKey = n.target ? { hostKey: n.target.hostKey } : {};
+        return [{ name: n.name, roles: n.roles, sshAddress: address, ...hostKey, facts: seen }];
+      }),
+    });
+  const whole = modelOf(new Set());
+  // What cannot be told of a node before it is installed must not keep the others.
+  const vague = new Set(whole.ok ? [] : whole.problems.flatMap(p => (p.node && machines.has(p.node) ? [p.node] : [])));
+  const built = vague.size > 0 ? modelOf(vague) : whole;
+  if (!whole.ok && (built.ok || machines.size > 0))
+    findings.push({
+      severity: 'warn',
+      node: null,
+      message: `Not all can be planned before ${[...machines.keys()].join(', ')} ${machines.size === 1 ? 'is' : 'are'} installed: ${whole.problems.map(p => (p.node ? `${p.node}: ${p.message}` : p.message)).join(' ')}`,
+      hint: 'The rest is planned then, and carried out where it destroys nothing.',
+    });
   if (!built.ok) {
-    findings.push(
-      ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
-    );
-    return empty();
+    if (machines.size === 0)
+      findings.push(
+        ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
+      );
+    return withoutCloud();
   }
   const { model } = built;
-
   const pki = openSitePki(secrets, deps.siteName, deps.clock);
-  const templates = new Map<string, (values: TemplateValues) => string>();
   const desired = buildDesired({
     catalogue: deps.catalogue,
     model,
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
-    template: (service, path, values) => {
-      const name = `${service}/files/${path}`;
-      const compiled = templates.get(name) ?? loadTemplate(name, deps.rolesDir);
-      templates.set(name, compiled);
-      return compiled(values);
-    },
+    template: deps.templates.render,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.
@@ -183,34 +248,36 @@ export async function makePlan(
 
   const byNode = groupByNode(desired.placed);
   const observed = new Map<string, Observed>();
+  const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
-    model.nodes.map(async node => {
+    awake.map(async node => {
+      if (machines.has(node.name)) {
+        observed.set(node.name, nothingObserved(node.name));
+        return;
+      }
       const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
       if (looked.ok) observed.set(node.name, looked.value);
-      else
-        findings.push({
-          severity: 'refuse',
-          node: node.name,
-          message: `${node.name} cannot be looked at: ${looked.problem.message}`,
-          hint: looked.problem.hint,
-        });
+      else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
     }),
   );
 
   findings.push(
-    ...precheck(model, {
-      release: deps.release,
-      ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
-      seen: Object.fromEntries(
-        model.nodes.map(n => [
-          n.name,
-          {
-            packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
-            ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
-          },
-        ]),
-      ),
-    }),
+    ...precheck(
+      { ...model, nodes: awake },
+      {
+        release: deps.release,
+        ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
+        seen: Object.fromEntries(
+          awake.map(n => [
+            n.name,
+            {
+              packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+              ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
+            },
+          ]),
+        ),
+      },
+    ),
   );
 
   const client = (s?: AbortSignal) =>
@@ -257,7 +324,11 @@ export async function makePlan(
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
   const nodeActions = diffNodes(desired, observed, outside, options.expectations);
-  const everything = new Set([...nodeActions.map(a => a.action.id), ...objectActions.map(a => objectKey(a.id))]);
+  const everything = new Set([
+    ...nodeActions.map(a => a.action.id),
+    ...objectActions.map(a => objectKey(a.id)),
+    ...unseen(desired, observed),
+  ]);
   const needsOf = resolveNeeds(new Map([...desired.before, ...edges]), everything, outside);
 
   const masked = (a: Action): Action => ({
@@ -281,7 +352,11 @@ export async function makePlan(
       await patiently(() => applyObject(api!, a, wanted, ids, s), s);
     },
   }));
-  const walk: Planned[] = [...nodeActions.map(a => ({ ...a, action: masked(a.action) })), ...serverActions];
+  const walk: Planned[] = [
+    ...installs,
+    ...nodeActions.map(a => ({ ...a, action: afterInstall(masked(a.action), machines) })),
+    ...serverActions,
+  ];
   const unconfigured = new Map(
     [...byNode].map(([node, placed]) => {
       const stamps = observed.get(node)?.stamps;
@@ -299,12 +374,13 @@ export async function makePlan(
   );
   const actions = walk.map(w => w.action);
   return {
-    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views, findings, actions },
+    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views(), findings, actions },
     walk,
     model,
     desired,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured,
     client,
     remember: async () => {
@@ -316,3 +392,28 @@ export async function makePlan(
     },
   };
 }
+
+/** The installation of a node as an action of the plan. */
+function installation(name: string, machine: MachinePlan, deps: PlannerDeps): ServerAction {
+  return {
+    action: {
+      id: installId(name),
+      node: name,
+      service: 'machine',
+      kind: 'machine',
+      title: machine.title,
+      reason: machine.reason,
+      needs: [],
+      destroys: machine.destroys,
+      interrupts: machine.interrupts,
+      expectedSeconds: machine.expectedSeconds,
+    },
+    perform: signal => deps.machines.prepare(name, { wipe: false, begun: false }, signal),
+    renews: true,
+  };
+}
+
+const installId = (node: string) => `${node}/machine/install`;
+
+const afterInstall = (action: Action, machines: ReadonlyMap<string, unknown>): Action =>
+  machines.has(action.node) ? { ...action, needs: [...action.needs, installId(action.node)] } : action;

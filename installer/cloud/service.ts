@@ -17,6 +17,7 @@ import {
 import type { Run } from '../../provisioner/core/journal.js';
 import { asProblem, fail, ProblemError } from '../../provisioner/core/problem.js';
 import { planHash } from '../engine/diff.js';
+import type { Planned } from '../engine/run.js';
 import { checkImport } from '../images/import.js';
 import { IMAGE_KIND, runImageImport } from '../images/run.js';
 import { openSitePki } from '../pki/site.js';
@@ -63,15 +64,37 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     const took = await measured();
     return makePlan(deps, { signal: stop.signal, expectations: { seconds: id => took.get(id) } });
   };
-  /** Only what concerns the named nodes, and objects behind the APIs. */
+  const restrictTo = (plan: ReadyPlan, keep: (p: Planned) => boolean): ReadyPlan => {
+    const walk = plan.walk.filter(keep);
+    const actions = walk.map(w => w.action);
+    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+  };
+  /** What concerns the named nodes, and what that needs elsewhere. */
   const restrict = (plan: ReadyPlan, nodes: readonly string[] | undefined): ReadyPlan => {
     if (!nodes || nodes.length === 0) return plan;
     for (const name of nodes)
       if (!plan.view.nodes.some(n => n.name === name))
         fail('node-unknown', `${name} is no node with roles of this cloud.`);
-    const walk = plan.walk.filter(w => nodes.includes(w.action.node));
-    const actions = walk.map(w => w.action);
-    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+    const byId = new Map(plan.walk.map(w => [w.action.id, w.action]));
+    const wanted = new Set<string>();
+    const take = (id: string) => {
+      const action = byId.get(id);
+      if (!action || wanted.has(id)) return;
+      wanted.add(id);
+      action.needs.forEach(take);
+    };
+    for (const { action } of plan.walk) if (nodes.includes(action.node)) take(action.id);
+    const outside = new Set([...nodes, ...[...wanted].map(id => byId.get(id)!.node)]);
+    const restricted = restrictTo(plan, w => wanted.has(w.action.id));
+    // A refusal of a node that has no part in it stands in nobody's way.
+    const findings = plan.view.findings.flatMap(f =>
+      f.severity === 'hold' && f.node !== null && !outside.has(f.node)
+        ? []
+        : f.severity === 'refuse' && f.node !== null && plan.model !== null && !outside.has(f.node)
+          ? { ...f, severity: 'warn' as const }
+          : f,
+    );
+    return { ...restricted, view: { ...restricted.view, findings } };
   };
   const toView = (plan: ReadyPlan): PlanView => {
     const actions: ActionView[] = [...plan.view.actions];
@@ -111,9 +134,11 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     busy = { runId: run.id, work: done };
   };
 
-  const carryOut = async (run: Run, plan: ReadyPlan, round: number): Promise<void> => {
+  const carryOut = async (run: Run, plan: ReadyPlan, round: number, options: ApplyOptions): Promise<void> => {
     const view = toView(plan);
-    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(n => plan.targets.has(n));
+    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(
+      n => plan.targets.has(n) && !plan.held.has(n),
+    );
     await events.emit({
       type: 'cloud.plan',
       message: `The cloud is laid down: ${view.actions.length} actions on ${view.summary.nodes} nodes.`,
@@ -126,17 +151,25 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       },
     });
     for (const node of touched) await deps.onNode(node, 'applying', null);
-    const walked: WalkResult = await walkPlan(run, round, plan, deps, stop.signal);
+    const walked: WalkResult = await walkPlan(
+      run,
+      plan,
+      { round, confirmed: options.confirmed, again: async () => restrict(await ready(), options.nodes) },
+      deps,
+      stop.signal,
+    );
     const bad = [...walked.failed, ...walked.blocked];
-    for (const node of plan.targets.keys()) {
+    for (const node of walked.looked) {
+      if (options.nodes && !options.nodes.includes(node)) continue;
       const own = bad.find(f => f.node === node);
       if (own) await deps.onNode(node, 'failed', own.problem);
-      else await deps.onNode(node, 'ready', null);
+      else if (!plan.held.has(node)) await deps.onNode(node, 'ready', null);
     }
+    const { looked: _, ...outcome } = walked;
     const result: ApplyResult & Pick<WalkResult, 'took'> = {
       planHash: view.hash,
-      actions: view.actions.length,
-      ...walked,
+      actions: outcome.done + bad.length,
+      ...outcome,
     };
     const state = bad.length === 0 ? 'done' : 'failed';
     await journal.end(run.id, state, result);
@@ -146,7 +179,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       message:
         state === 'done'
           ? `The cloud is as it should be: ${walked.done} actions in ${Math.round(walked.seconds)} s.`
-          : `${walked.failed.length} of ${view.actions.length} actions failed, ${walked.blocked.length} wait for them: ${walked.failed[0]?.problem.message ?? ''}`,
+          : `${walked.failed.length} of ${result.actions} actions failed, ${walked.blocked.length} wait for them: ${walked.failed[0]?.problem.message ?? ''}`,
       data: { runId: run.id, state },
     });
   };
@@ -160,7 +193,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         const plan = await ready();
         refuse(plan);
         refuseDestruction(plan, []);
-        const walked = await walkPlan(run, round, plan, deps, signal);
+        const walked = await walkPlan(run, plan, { round, confirmed: [], again: ready }, deps, signal);
         return { actions: plan.view.actions.length, ...walked };
       };
       const result = await walkRemoval(run, round, removal, deps, applyRest, stop.signal);
@@ -184,9 +217,10 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
   };
 
   const refuse = (plan: ReadyPlan) => {
-    const refused = plan.view.findings.filter(f => f.severity === 'refuse');
+    const stands = plan.view.nodes.some(n => !plan.held.has(n.name));
+    const refused = plan.view.findings.filter(f => f.severity === 'refuse' || (f.severity === 'hold' && !stands));
     if (refused.length > 0)
-      fail('plan-refused', refused.map(f => f.message).join('\n'), {
+      fail('plan-refused', refused.map(f => (f.node === null ? f.message : `${f.node}: ${f.message}`)).join('\n'), {
         hint: refused[0]!.hint,
         detail: { problems: refused },
       });
@@ -204,7 +238,12 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     async plan(options: PlanOptions) {
       return toView(restrict(await ready(), options.nodes));
     },
-    drift: async () => toView(await ready()),
+    async drift() {
+      const plan = await ready();
+      // What was never there has not drifted.
+      const news = new Set(plan.view.nodes.filter(n => n.expected).map(n => n.name));
+      return toView(restrictTo(plan, w => !news.has(w.action.node)));
+    },
     async apply(options: ApplyOptions) {
       refuseBusy();
       const plan = restrict(await ready(), options.nodes);
@@ -220,7 +259,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         confirmed: options.confirmed,
         round: 1,
       });
-      begin(run, () => carryOut(run, plan, 1));
+      begin(run, () => carryOut(run, plan, 1, options));
       return { runId: run.id };
     },
     async verify(options: VerifyOptions) {
@@ -357,10 +396,10 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
             return takeOut(run, removal, round);
           }
           const input = run.input as { nodes: readonly string[] | null; confirmed: readonly string[] };
-          const plan = restrict(await ready(), input.nodes ?? undefined);
+          const options = { confirmed: input.confirmed, ...(input.nodes ? { nodes: input.nodes } : {}) };
+          const plan = restrict(await ready(), options.nodes);
           refuse(plan);
-          refuseDestruction(plan, input.confirmed);
-          await carryOut(run, plan, round);
+          await carryOut(run, plan, round, options);
         });
       }
     },

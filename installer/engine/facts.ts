@@ -6,6 +6,7 @@ import type { NodeFacts } from '../model/cloud.js';
 export const FACTS_SCRIPT = `
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
+echo "@begin $(date +%s%3N)"
 echo "@hostname $(hostname)"
 echo "@os $(. /etc/os-release; echo "$ID $VERSION_ID")"
 echo "@kernel $(uname -r) $(uname -m)"
@@ -13,6 +14,7 @@ echo "@cpus $(nproc)"
 awk '/^MemTotal:/ {print "@memory " int($2 / 1024)}' /proc/meminfo
 systemd-detect-virt --container --quiet && echo '@container yes'
 [ -c /dev/kvm ] && echo '@kvm yes'
+[ "$(systemd-detect-virt --vm)" != qemu ] || echo '@emulated yes'
 has() { [ -d "/sys/module/$1" ] || modprobe -nq "$1" 2>/dev/null; }
 has openvswitch && echo '@module openvswitch'
 { has dm_mod || grep -q device-mapper /proc/misc; } && { [ ! -e /run/systemd/container ] || [ -e /dev/mapper/control ]; } && grep -q device-mapper /proc/devices && echo '@module deviceMapper'
@@ -22,7 +24,7 @@ df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
 echo "@disks $(lsblk -J -b -d -o PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
-echo "@time $(date +%s%3N)"
+echo "@end $(date +%s%3N)"
 exit 0
 `;
 
@@ -35,7 +37,7 @@ interface Link {
 }
 
 /**
- * @param sentMs our clock when the command was sent; `receivedMs` when its answer was there
+ * @param sentMs our clock when the command was sent on a connection that stood; `receivedMs` when its answer was there
  * @throws ProblemError command-failed when the answer is no such report
  */
 export function parseFacts(output: string, node: string, sentMs: number, receivedMs: number): NodeFacts {
@@ -79,6 +81,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
     memoryMiB: Number(one('memory')),
     container: all('container').length > 0,
     kvm: all('kvm').length > 0,
+    emulated: all('emulated').length > 0,
     modules: {
       openvswitch: modules.includes('openvswitch'),
       deviceMapper: modules.includes('deviceMapper'),
@@ -102,6 +105,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
         signature: d.fstype ?? d.pttype,
       })),
     ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),
-    clockOffsetMs: Math.round(Number(one('time')) - (sentMs + receivedMs) / 2),
+    // Both ways count alike, and what the node does in between does not (RFC 5905, section 8).
+    clockOffsetMs: Math.round((Number(one('begin')) - sentMs + Number(one('end')) - receivedMs) / 2),
   };
 }

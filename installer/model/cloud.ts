@@ -1,4 +1,5 @@
 /** The cloud as a value: what the site says of it and what was seen on its nodes. Everything desired is made from this. */
+import type { ReleaseArchive } from './archives.js';
 import type { ServiceRelease } from './catalogue.js';
 import type { CloudMemory } from './memory.js';
 import type { CloudSettings } from './settings.js';
@@ -15,6 +16,8 @@ export interface NodeFacts {
   /** In a container (systemd-detect-virt --container), such as a lab host. */
   readonly container: boolean;
   readonly kvm: boolean;
+  /** Its CPUs are emulated (`qemu` of systemd-detect-virt): all that computes takes about ten times as long. */
+  readonly emulated?: boolean;
   /** Kernel features that are there or can be loaded. */
   readonly modules: {
     readonly openvswitch: boolean;
@@ -76,6 +79,8 @@ export interface Release {
   readonly version: string;
   /** Laid down and proved by the tests of this repository. */
   readonly tested: boolean;
+  /** Beside those of the distribution. */
+  readonly archives: readonly ReleaseArchive[];
   readonly services: Readonly<Record<string, ServiceRelease>>;
 }
 

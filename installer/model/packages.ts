@@ -6,34 +6,7 @@ import { buildCloudModel } from './build.js';
 import type { Catalogue } from './catalogue.js';
 import type { NodeFacts, Release } from './cloud.js';
 import { NO_MEMORY } from './memory.js';
-
-const SAMPLE_SECRETS = {
-  password: 'x'.repeat(40),
-  fernet: `${'x'.repeat(43)}=`,
-  uuid: '00000000-0000-4000-8000-000000000000',
-  ceph: `AQ${'x'.repeat(36)}==`,
-  ssh: '-----BEGIN OPENSSH PRIVATE KEY-----\nsample\n-----END OPENSSH PRIVATE KEY-----\n',
-  hex: '0'.repeat(64),
-} as const;
-
-/** A real machine of a release, for what is baked before any is seen: its kernel has everything. */
-export const machineFacts = (release: Release): NodeFacts => {
-  const [id = '', version = ''] = release.distribution.split(/-(?=[0-9])/);
-  return {
-    hostname: 'sample',
-    os: { id, version },
-    kernel: '6',
-    architecture: 'x86_64',
-    cpus: 8,
-    memoryMiB: 65_536,
-    container: false,
-    kvm: true,
-    modules: { openvswitch: true, deviceMapper: true, iscsi: true, vlan: true },
-    interfaces: [],
-    disks: [],
-    clockOffsetMs: 0,
-  };
-};
+import { sampleSecret } from './sample.js';
 
 export interface BakeList {
   readonly packages: readonly string[];
@@ -105,7 +78,7 @@ export function packagesOfRoles(
       cloud: model,
       node: own,
       release: release.services[service] ?? { packages: [], preseed: [], units: {}, mask: [], wsgi: null, options: {} },
-      secret: (_name, kind = 'password') => SAMPLE_SECRETS[kind],
+      secret: sampleSecret,
       tls: { ca: '', certificate: '', key: '' },
       template: () => '',
     });

@@ -12,7 +12,7 @@ export const ActionSchema = Type.Object({
   id: Type.String({ description: 'Unique in the cloud: NODE/SERVICE/RESOURCE.' }),
   node: Type.String(),
   service: Type.String(),
-  kind: Type.Enum(['packages', 'file', 'directory', 'unit', 'command', 'object']),
+  kind: Type.Enum(['machine', 'packages', 'file', 'directory', 'unit', 'command', 'object']),
   title: Type.String({ description: 'What will be done; begins with its verb.' }),
   reason: Type.String({ description: 'Why.' }),
   needs: Type.Array(Type.String(), { description: 'Ids of actions that must have succeeded before.' }),
@@ -31,17 +31,23 @@ export const PlanSchema = Type.Object({
       name: Type.String(),
       roles: Type.Array(Type.String()),
       reachable: Type.Boolean({ description: 'False: nothing is planned for it.' }),
+      expected: Type.Boolean({
+        description: 'It has no system yet: what is planned for it follows from its inventory.',
+      }),
       problem: Type.Union([ProblemSchema, Type.Null()]),
     }),
   ),
   problems: Type.Array(
     Type.Object({
-      severity: Type.Enum(['refuse', 'warn']),
+      severity: Type.Enum(['refuse', 'hold', 'warn']),
       node: nullableText('Name of the node; null for the cloud as a whole.'),
       message: Type.String(),
       hint: Type.String(),
     }),
-    { description: 'What stands in the way (refuse), or is worth knowing (warn).' },
+    {
+      description:
+        'What stands in the way of all of it (refuse) or of one node (hold: it is left as it is, the others go on), or is worth knowing (warn).',
+    },
   ),
   actions: Type.Array(ActionSchema),
   summary: Type.Object({

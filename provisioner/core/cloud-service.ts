@@ -8,7 +8,7 @@
 import type { ImageImportOptions } from './cloud-images.js';
 import type { Problem } from './problem.js';
 
-export type ActionKind = 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
+export type ActionKind = 'machine' | 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
 
 /** One thing that will be done. */
 export interface ActionView {
@@ -41,13 +41,18 @@ export interface PlanNode {
   readonly roles: readonly string[];
   /** False: it could not be looked at, and nothing is planned for it. */
   readonly reachable: boolean;
+  /** It has no system yet: what is planned beyond its installation follows from its inventory, and is planned anew then. */
+  readonly expected: boolean;
   /** Why it is not reachable, or what is wrong with it. */
   readonly problem: Problem | null;
 }
 
-/** What stands in the way of a plan (`refuse`: it is not applied), or is worth knowing (`warn`). */
+/**
+ * What stands in the way of a plan. `refuse`: nothing of it is applied. `hold`: this node is left as it is, and so is what
+ * waits for it; the others go on, and the run ends as failed. `warn`: it is worth knowing.
+ */
 export interface PlanProblem {
-  readonly severity: 'refuse' | 'warn';
+  readonly severity: 'refuse' | 'hold' | 'warn';
   /** Name of the node, null for the cloud as a whole. */
   readonly node: string | null;
   readonly message: string;

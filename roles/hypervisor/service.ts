@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { type CloudModel, type CloudNode, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { HYPERVISOR_UNIT } from '../../installer/pki/site.js';
 import { firstRefusal, optionalPackages, userspaceDatapath } from '../network-agent/chassis.js';
 import { dropIn, guarded, messagingUrl, NOVA_FILES, openstackValues, unitName } from '../shared.js';
 import { cephMonitors, usesCeph } from '../volume-backend/ceph.js';
@@ -42,6 +43,8 @@ export const virtualizationRefusal = (cloud: CloudModel, node: CloudNode): strin
 /** What the node's own system keeps for itself, of MiB. */
 const reservedMemory = (node: CloudNode): number =>
   Math.max(512, Math.min(4096, Math.floor(node.facts.memoryMiB / 16)));
+
+const INITIATOR = '/etc/iscsi/initiatorname.iscsi';
 
 /** `iqn.…`, the node's name for iSCSI: images that are copied to many nodes carry one for all. */
 export const initiatorName = (node: CloudNode): string =>
@@ -180,13 +183,11 @@ virsh -q secret-set-value --secret ${uuid} --file "$d/value"`,
 }
 
 function libvirt(context: ServiceContext): readonly Resource[] {
-  const { cloud, node, template } = context;
+  const { node, template } = context;
   const libvirtd = unitName(context, 'libvirt');
   const tlsSocket = unitName(context, 'libvirt_tls');
   const socketFile = dropIn(tlsSocket);
   const listen = `${node.address}:${MIGRATION_PORT}`;
-  // Only hypervisors have instances to hand over.
-  const peers = nodesWith(cloud, 'hypervisor').flatMap(n => [n.name, n.fqdn]);
   return [
     ...pki(context),
     file({
@@ -196,7 +197,7 @@ function libvirt(context: ServiceContext): readonly Resource[] {
     }),
     file({
       path: '/etc/libvirt/libvirtd.conf',
-      content: template('etc/libvirt/libvirtd.conf.hbs', { peers }),
+      content: template('etc/libvirt/libvirtd.conf.hbs', { unit: HYPERVISOR_UNIT }),
     }),
     ...checksumWrapper(context),
     // libvirt and QEMU (screens, migrations) take the TLS versions of the system; QEMU has no option of its own.
@@ -247,11 +248,9 @@ function build(context: ServiceContext): readonly Resource[] {
     ...release.mask.map(masked),
     ...(cloud.settings.volumes.backend === 'lvm'
       ? [
-          file({
-            path: '/etc/iscsi/initiatorname.iscsi',
-            content: `InitiatorName=${initiatorName(node)}\n`,
-            mode: 0o600,
-          }),
+          file({ path: INITIATOR, content: `InitiatorName=${initiatorName(node)}\n`, mode: 0o600 }),
+          // It reads its name at its start; open sessions go on without it.
+          unit({ unit: unitName(context, 'iscsi'), watches: [INITIATOR] }),
         ]
       : []),
     ...libvirt(context),
@@ -271,7 +270,7 @@ function build(context: ServiceContext): readonly Resource[] {
         image_url: endpointUrl(cloud, 'image'),
         ceph,
         rbd_secret: ceph ? secret('ceph/libvirt-secret', 'uuid') : '',
-        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+        vnc_url: `https://${cloud.api.host}:6080/vnc_lite.html`,
         volumes: catalog !== null,
         cinder_catalog: `${catalog}::internalURL`,
         cinder_password: catalog === null ? '' : secret('identity/cinder'),
@@ -291,7 +290,7 @@ function build(context: ServiceContext): readonly Resource[] {
         'messaging:ready',
         'identity:catalog',
         'placement:ready',
-        'compute-control:ready',
+        'compute-control:conductor',
         `network-agent:ready@${node.name}`,
       ],
       // The unit tells systemd when nova-compute has its record in Nova; then it holds connections to RabbitMQ.

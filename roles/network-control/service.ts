@@ -155,14 +155,19 @@ export const service: ServiceDeclaration = {
   endpoints: [{ type: 'network', name: 'neutron', port: 9696, path: '' }],
   build,
   objects: networkObjects,
-  refusal: externalNetworkRefusal,
+  refusal: networkRefusal,
 };
 
-/** The sentence an operator reads when the external network cannot work; null when it can. */
-export function externalNetworkRefusal(cloud: CloudModel): string | null {
-  const { external, provider, tenantNetworks } = cloud.settings;
+/** The sentence an operator reads when networks of the site file cannot work; null when they can. */
+export function networkRefusal(cloud: CloudModel): string | null {
+  const { external, provider, providerNetworks, tenantNetworks, distributedFloatingIp } = cloud.settings;
   if (tenantNetworks === 'vlan' && !provider.some(p => p.vlanRange))
     return 'cloud.tenant_networks is vlan, but no provider network has a vlan_range to take tags from.';
+  for (const { name, physicalNetwork } of providerNetworks) {
+    const deaf = hypervisorWithout(cloud, physicalNetwork);
+    if (deaf !== undefined)
+      return `${deaf} has no interface on ${physicalNetwork}: virtual machines of the network ${name} could not be there.`;
+  }
   if (!external) return null;
   const known = provider.find(p => p.physicalNetwork === external.physicalNetwork);
   if (!known)
@@ -170,5 +175,12 @@ export function externalNetworkRefusal(cloud: CloudModel): string | null {
   const gateways = nodesWith(cloud, 'network-gateway');
   if (!gateways.some(n => n.provider.some(p => p.physicalNetwork === external.physicalNetwork)))
     return `No network node has an interface on ${external.physicalNetwork}, where the external network lies.`;
+  const deaf = distributedFloatingIp ? hypervisorWithout(cloud, external.physicalNetwork) : undefined;
+  if (deaf !== undefined)
+    return `${deaf} has no interface on ${external.physicalNetwork}, and with cloud.distributed_floating_ip floating IPs leave the hypervisors themselves.`;
   return null;
 }
+
+/** Name of the first hypervisor that a physical network does not reach. */
+const hypervisorWithout = (cloud: CloudModel, physicalNetwork: string): string | undefined =>
+  nodesWith(cloud, 'hypervisor').find(n => !n.provider.some(p => p.physicalNetwork === physicalNetwork))?.name;

@@ -66,6 +66,30 @@ function asker(pool: Pool<string, FakeConnection>) {
 }
 
 describe('the pool', () => {
+  it('gives a connection that does not do to nobody else; who follows on it gives way, who works ends first', async () => {
+    const { pool, made } = setUp({ channels: 3 });
+    const { order, ask } = asker(pool);
+    const yielded: string[] = [];
+    const bad = await ask('bad', 'a', { onYield: () => yielded.push('bad') });
+    const follower = await ask('follower', 'a', {
+      onYield: () => {
+        yielded.push('follower');
+        follower.release();
+      },
+    });
+    const worker = await ask('worker', 'a');
+    bad.retire();
+    bad.retire();
+    ask('next', 'a');
+    await pass();
+    expect(yielded).toEqual(['follower']);
+    expect(order).not.toContain('next');
+    worker.release();
+    await pass();
+    expect(order.at(-1)).toBe('next');
+    expect(made.map(c => c.open)).toEqual([false, true]);
+  });
+
   it('shares a connection up to its channels, then serves in the order of asking', async () => {
     const { pool, made } = setUp();
     const { order, ask } = asker(pool);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { machineFacts, packagesOfRoles } from '../../../installer/model/packages.js';
+import { packagesOfRoles } from '../../../installer/model/packages.js';
 import { loadRelease, releaseNames } from '../../../installer/model/releases.js';
+import { machineFacts } from '../../../installer/model/sample.js';
 import { ROLE_NAMES } from '../../../provisioner/core/cloud-settings.js';
 import { cloudSettings } from '../../../provisioner/site/cloud.js';
 import { loadSiteOrThrow } from '../../../provisioner/site/load.js';

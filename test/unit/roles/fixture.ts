@@ -3,55 +3,29 @@ import { createHash } from 'node:crypto';
 import { buildDesired, type DesiredState } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import type { Catalogue, SecretKind } from '../../../installer/model/catalogue.js';
-import { createTemplates } from '../../../installer/model/check.js';
 import type { CloudModel, NodeFacts } from '../../../installer/model/cloud.js';
 import { type CloudMemory, NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, releasesDir } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
+import { machineFacts, SAMPLE_SETTINGS } from '../../../installer/model/sample.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
+import { openTemplates } from '../../../installer/model/templates.js';
 import { catalogue as wholeCatalogue } from '../../../roles/catalogue.js';
 
 export const settings = (changes: Partial<CloudSettings> = {}): CloudSettings => ({
+  ...SAMPLE_SETTINGS,
   release: 'debian-12-zed',
-  region: 'RegionOne',
-  apiName: null,
-  networks: { management: null, tunnel: null, storage: null },
   provider: [{ physicalNetwork: 'physnet1', interface: 'eth2', vlanRange: null }],
-  external: {
-    name: 'public',
-    physicalNetwork: 'physnet1',
-    vlan: null,
-    cidr: '203.0.113.0/24',
-    gateway: '203.0.113.1',
-    pool: { from: '203.0.113.100', to: '203.0.113.200' },
-  },
-  tenantNetworks: 'geneve',
-  distributedFloatingIp: false,
-  mtu: 1500,
-  datapath: 'auto',
-  virtualization: 'auto',
-  workers: null,
   dns: ['192.0.2.53'],
   ntp: ['192.0.2.123'],
   volumes: { backend: 'ceph', devices: [{ path: '/dev/sdb', fileSize: null }] },
   objects: { enabled: false, replicas: 3, devices: [] },
-  dashboard: true,
-  flavors: [{ name: 'small', vcpus: 1, memoryMiB: 2048, diskGiB: 10 }],
-  config: {},
-  packages: null,
   ...changes,
 });
 
 export const facts = (hostname: string, address: string, changes: Partial<NodeFacts> = {}): NodeFacts => ({
+  ...machineFacts({ distribution: 'debian-12' }),
   hostname,
-  os: { id: 'debian', version: '12' },
-  kernel: '6.1.0-31-amd64',
-  architecture: 'x86_64',
-  cpus: 8,
-  memoryMiB: 32_768,
-  container: false,
-  kvm: true,
-  modules: { openvswitch: true, deviceMapper: true, iscsi: true, vlan: true },
   interfaces: [
     { name: 'lo', mac: '00:00:00:00:00:00', mtu: 65_536, up: true, addresses: ['127.0.0.1/8'], defaultRoute: null },
     {
@@ -69,7 +43,6 @@ export const facts = (hostname: string, address: string, changes: Partial<NodeFa
     { path: '/dev/sda', bytes: 480_000_000_000, mounted: true, signature: 'gpt' },
     { path: '/dev/sdb', bytes: 960_000_000_000, mounted: false, signature: null },
   ],
-  clockOffsetMs: 0,
   ...changes,
 });
 
@@ -153,7 +126,7 @@ export function desired(cloud: CloudModel = model(), catalogue: Catalogue = whol
 export const rolesDir = (): string => releasesDir().replace(/\/releases$/, '');
 
 /** Compiling takes longer than rendering: once for all tests of a file. */
-const template = createTemplates(rolesDir());
+const template = openTemplates(rolesDir()).render;
 
 /** Files of a node by path. */
 export const filesOf = (state: DesiredState, node: string): ReadonlyMap<string, FileResource> =>

@@ -110,6 +110,9 @@ describe('volumes on LVM', () => {
     const f = filesOf(state, 'cmp').get('/etc/iscsi/initiatorname.iscsi')!;
     expect(f.content).toMatch(/^InitiatorName=iqn\.1993-08\.org\.debian:01:[0-9a-f]{12}\n$/);
     expect(f.mode).toBe(0o600);
+    const iscsid = state.placed.find(p => p.node === 'cmp' && p.resource.id === 'unit:iscsid.service')?.resource;
+    expect(iscsid).toMatchObject({ state: 'running', watches: ['/etc/iscsi/initiatorname.iscsi'] });
+    expect(desired().placed.some(p => p.resource.id === 'unit:iscsid.service')).toBe(false);
   });
 
   it('are refused where the kernel has neither end of them', () => {

@@ -2,6 +2,7 @@
 import type { NodeInput } from '../../../../installer/model/build.js';
 import type { Catalogue, RoleDeclaration, ServiceDeclaration } from '../../../../installer/model/catalogue.js';
 import type { NodeFacts, Release } from '../../../../installer/model/cloud.js';
+import { SAMPLE_SETTINGS } from '../../../../installer/model/sample.js';
 import type { CloudSettings } from '../../../../installer/model/settings.js';
 
 export const facts = (hostname: string, last: number, over: Partial<NodeFacts> = {}): NodeFacts => ({
@@ -37,26 +38,13 @@ export const node = (name: string, last: number, roles: string[], over: Partial<
 });
 
 export const settings = (over: Partial<CloudSettings> = {}): CloudSettings => ({
+  ...SAMPLE_SETTINGS,
   release: 'debian-12-zed',
-  region: 'RegionOne',
-  apiName: null,
-  networks: { management: null, tunnel: null, storage: null },
-  provider: [{ physicalNetwork: 'physnet1', interface: 'eth1', vlanRange: null }],
   external: null,
-  tenantNetworks: 'geneve',
-  distributedFloatingIp: false,
-  mtu: 1500,
-  datapath: 'auto',
-  virtualization: 'auto',
-  workers: null,
   dns: [],
   ntp: [],
-  volumes: { backend: 'lvm', devices: [{ path: '/dev/sdb', fileSize: null }] },
   objects: { enabled: false, replicas: 2, devices: [] },
-  dashboard: true,
   flavors: [],
-  config: {},
-  packages: null,
   ...over,
 });
 
@@ -66,6 +54,7 @@ export const release: Release = {
   openstack: 'zed',
   version: '2022.2',
   tested: true,
+  archives: [],
   services: {},
 };
 
