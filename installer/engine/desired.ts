@@ -155,12 +155,20 @@ function resourcesOf(declaration: ServiceDeclaration, node: CloudNode, input: Bu
 
 /** An addition to a file that nothing writes would be forgotten in silence. */
 function refuseUnused(model: CloudModel, placed: readonly Placed[]): void {
-  const written = new Set(placed.flatMap(p => (p.resource.kind === 'file' ? [`${p.service} ${p.resource.path}`] : [])));
+  const written = (service: string, grammar?: 'ini') => [
+    ...new Set(
+      placed.flatMap(({ service: s, resource: r }) =>
+        s === service && r.kind === 'file' && (grammar === undefined || r.grammar === grammar) ? [r.path] : [],
+      ),
+    ),
+  ];
   for (const [service, files] of Object.entries(model.settings.config))
     for (const path of Object.keys(files))
-      if (!written.has(`${service} ${path}`))
+      if (!written(service).includes(path))
         fail('site-invalid', `cloud.config.${service} adds to ${path}, which this service writes on no node.`, {
-          hint: `Files of a service are listed by \`halligan role show ${service}\`.`,
+          hint: placed.some(p => p.service === service)
+            ? `It writes ${written(service, 'ini').join(', ') || 'no file that takes additions'}.`
+            : `No node has the service ${service}; there are ${[...new Set(placed.map(p => p.service))].join(', ')}.`,
         });
 }
 

@@ -211,8 +211,12 @@ function checkSample(
     nodes,
     memory: NO_MEMORY,
   });
-  // Roles that exclude each other have no single node; that is their right.
-  if (!built.ok) return nodes.length === 1 ? [] : built.problems.map(p => at(`${p.node ?? 'the cloud'}: ${p.message}`));
+  // Roles that exclude each other have no node in common; that is their right.
+  const excluded = nodes.some(n =>
+    n.roles.some(r => catalogue.roles.get(r)?.conflicts.some(c => n.roles.includes(c.role))),
+  );
+  if (excluded) return [];
+  if (!built.ok) return built.problems.map(p => at(`${p.node ?? 'the cloud'}: ${p.message}`));
   const { model } = built;
   const objects = [...catalogue.services.values()].flatMap(service => {
     try {

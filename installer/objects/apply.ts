@@ -1,5 +1,5 @@
 /** Does what the diff says. Everything that can be done at the same time is. */
-import { asProblem, fail, type Problem } from '../../provisioner/core/problem.js';
+import { fail } from '../../provisioner/core/problem.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import { cloudStatus } from '../openstack/errors.js';
 import { items, text } from '../openstack/json.js';
@@ -130,68 +130,4 @@ async function lookAgain(
   // Made by somebody else with fields that only a new object can change: not ours to delete unasked.
   if (rest.kind !== 'update') throw conflict;
   await applyObject(client, rest, desired, ids, signal);
-}
-
-export interface BatchResult {
-  readonly done: readonly ObjectAction[];
-  readonly failed: readonly { readonly action: ObjectAction; readonly problem: Problem }[];
-  /** Not tried, because what they need failed or the batch was aborted. */
-  readonly notTried: readonly ObjectAction[];
-}
-
-export interface BatchOptions {
-  readonly signal?: AbortSignal;
-  /** After each action; with the problem when it failed. */
-  readonly onAction?: (action: ObjectAction, problem?: Problem) => void;
-}
-
-/** Does all actions, each as soon as what it needs is done. A failure stops only what needs it. */
-export async function applyObjects(
-  client: OpenStackClient,
-  actions: readonly ObjectAction[],
-  desired: DesiredObjects,
-  observed: ObservedObjects,
-  options: BatchOptions = {},
-): Promise<BatchResult> {
-  const { signal, onAction } = options;
-  const ids = idsOf(observed);
-  const done: ObjectAction[] = [];
-  const failed: { action: ObjectAction; problem: Problem }[] = [];
-  const notTried: ObjectAction[] = [];
-  const outcomes = new Map<string, Promise<boolean>>();
-  const byId = new Map(actions.map(action => [action.id, action]));
-
-  const run = (action: ObjectAction): Promise<boolean> => {
-    const before = outcomes.get(action.id);
-    if (before) return before;
-    const outcome = (async () => {
-      const needs = action.needs.map(id => byId.get(id)).filter(a => a !== undefined);
-      const ready = (await Promise.all(needs.map(run))).every(ok => ok);
-      if (!ready || signal?.aborted) {
-        notTried.push(action);
-        return false;
-      }
-      try {
-        await applyObject(client, action, desired, ids, signal);
-        done.push(action);
-        onAction?.(action);
-        return true;
-      } catch (error) {
-        if (signal?.aborted) {
-          notTried.push(action);
-          return false;
-        }
-        const found = asProblem(error, 'cloud-api-failed');
-        failed.push({ action, problem: found });
-        onAction?.(action, found);
-        return false;
-      }
-    })();
-    outcomes.set(action.id, outcome);
-    return outcome;
-  };
-  await Promise.all(actions.map(run));
-  // The token in hand has the catalogue of before.
-  if (done.some(a => /^(delete:)?(service|endpoint):/.test(a.id))) client.renew();
-  return { done, failed, notTried };
 }

@@ -57,8 +57,6 @@ export interface CloudSecrets {
   flush(): Promise<void>;
   /** Text with `<secret NAME>` in place of each known value, new or old. */
   mask(text: string): string;
-  /** Further values that must not be shown, such as passwords of BMCs. */
-  alsoMask(name: string, value: string): void;
 }
 
 /** Reads all secrets of the cloud. */
@@ -115,7 +113,6 @@ export async function openCloudSecrets(store: SecretStore, clock: Clock): Promis
       }
     },
     mask: text => masks.mask(text),
-    alsoMask: (name, value) => masks.add(name, value),
   };
 }
 

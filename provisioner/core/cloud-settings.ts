@@ -1,7 +1,7 @@
 /** The `cloud` part of the site file with all defaults filled in: what the site hands to whoever lays the cloud down. */
 
 /** What operators assign to nodes. Each is a folder of `roles/`. */
-export const ROLE_NAMES = ['controller', 'compute', 'volume', 'network', 'storage', 'monitoring'] as const;
+export const ROLE_NAMES = ['controller', 'compute', 'volume', 'network', 'storage'] as const;
 
 /** What is laid down when the site names no release. */
 export const DEFAULT_RELEASE = 'debian-12-zed';

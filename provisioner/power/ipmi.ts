@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { fail, type Problem, ProblemError, problem } from '../core/problem.js';
 import type { Bmc } from '../site/schema.js';
+import { hidePassword } from './hide.js';
 import type { PowerDriver, PowerState } from './types.js';
 
 export interface IpmiTarget {
@@ -132,7 +133,14 @@ export function createIpmiDriver(bmc: Bmc, password: string | null, run: ToolRun
   const where = bmc.address ?? '';
   const call = async (...command: string[]): Promise<string> => {
     const result = await run(ipmiArgs(target, bmc, command), { IPMI_PASSWORD: password ?? '' }, CALL_TIMEOUT_MS);
-    if (result.code !== 0) throw new ProblemError(ipmiProblem(where, result));
+    if (result.code !== 0)
+      throw new ProblemError(
+        ipmiProblem(where, {
+          ...result,
+          stdout: hidePassword(result.stdout, password),
+          stderr: hidePassword(result.stderr, password),
+        }),
+      );
     return result.stdout;
   };
   return {

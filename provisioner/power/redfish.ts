@@ -5,6 +5,7 @@ import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { sleep } from '../core/clock.js';
 import { fail, ProblemError } from '../core/problem.js';
 import type { Bmc } from '../site/schema.js';
+import { hidePassword } from './hide.js';
 import type { PowerDriver, PowerState } from './types.js';
 
 const BODY_MAX_BYTES = 1024 * 1024;
@@ -42,10 +43,11 @@ const text = (value: unknown): string | undefined => (typeof value === 'string' 
 const header = (reply: Reply, name: string) => text(reply.headers[name]);
 
 /** The service's own words for an error, short. */
-export function redfishMessage(body: unknown): string {
+export function redfishMessage(body: unknown, password: string | null = null): string {
   const info = at(body, 'error', '@Message.ExtendedInfo');
   const first = Array.isArray(info) ? text(at(info[0], 'Message')) : undefined;
-  return (first ?? text(at(body, 'error', 'message')) ?? '').slice(0, 200);
+  // Hidden before it is cut: half a password is one, too.
+  return hidePassword(first ?? text(at(body, 'error', 'message')) ?? '', password).slice(0, 200);
 }
 
 /** Which reset types to try, best first, out of those the BMC offers (null: it does not say). Pure. */
@@ -216,7 +218,7 @@ export function createRedfishDriver(
 
   const expect = (reply: Reply, what: string): Reply => {
     if (reply.status < 300) return reply;
-    const said = redfishMessage(reply.body);
+    const said = redfishMessage(reply.body, password);
     const message = `The BMC ${where} refused ${what} (HTTP ${reply.status}${said ? `: ${said}` : ''}).`;
     if (reply.status === 403) return fail('bmc-auth', `${message} The account lacks the right.`);
     if (reply.status === 400 || reply.status === 404 || reply.status === 405 || reply.status === 501) {
@@ -260,7 +262,8 @@ export function createRedfishDriver(
       if (state === undefined ? task.status !== 202 : state === 'Completed') return void expect(task, 'the task');
       if (state && /^(Exception|Killed|Cancelled|Interrupted)$/.test(state)) {
         const messages = task.body['Messages'];
-        const said = Array.isArray(messages) ? (text(at(messages[0], 'Message')) ?? '').slice(0, 200) : '';
+        const words = Array.isArray(messages) ? (text(at(messages[0], 'Message')) ?? '') : '';
+        const said = hidePassword(words, password).slice(0, 200);
         fail('bmc-protocol', `The BMC ${where} gave up the task (${state}${said ? `: ${said}` : ''}).`);
       }
       if (performance.now() > until) fail('bmc-lies', `The BMC ${where} does not finish its task (${state ?? '202'}).`);

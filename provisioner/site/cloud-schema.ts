@@ -345,9 +345,9 @@ export const CloudSchema = object(
       ),
       {
         default: {},
-        examples: [{ hypervisor: { '/etc/nova/nova.conf': { DEFAULT: { cpu_allocation_ratio: 4 } } } }],
+        examples: [{ hypervisor: { '/etc/nova/nova-compute.conf': { DEFAULT: { cpu_allocation_ratio: 4 } } } }],
         description:
-          'Additions to configuration files that we write: service, path, section, key, value. What stands here wins. `halligan role list` names the services.',
+          'Additions to configuration files that we write: service, path, section, key, value. What stands here wins. `halligan role show ROLE` names the services of a role.',
       },
     ),
     packages: Type.Optional(

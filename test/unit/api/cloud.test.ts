@@ -199,7 +199,7 @@ describe('a node of the cloud', () => {
     await client.json('POST', '/nodes/cmp1/roles', { add: ['volume'] });
     expect(server!.table.calls).toHaveLength(changes);
     expect((await problemOf('POST', '/nodes/cmp1/roles', { add: ['computer'] })).message).toBe(
-      'body.add[0]: expected one of controller, compute, volume, network, storage, monitoring, found "computer"',
+      'body.add[0]: expected one of controller, compute, volume, network, storage, found "computer"',
     );
   });
 

@@ -209,3 +209,27 @@ describe('the redfish driver', () => {
     }
   });
 });
+
+test('a password that a BMC repeats is not told', async () => {
+  const { address } = await serve((request, response) => {
+    if (/^\/redfish\/v1\/?$/.test(request.url ?? '')) {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ Systems: { '@odata.id': '/redfish/v1/Systems' } }));
+      return;
+    }
+    response.writeHead(400, { 'content-type': 'application/json' });
+    response.end(
+      JSON.stringify({
+        error: {
+          '@Message.ExtendedInfo': [
+            { Message: "The value 'calvin-calvin' for the property Password is of a different format." },
+          ],
+        },
+      }),
+    );
+  });
+  const driver = createRedfishDriver({ driver: 'redfish', address, user: 'root', cipher_suite: 17 }, 'calvin-calvin');
+  const error = await driver.status().catch((e: unknown) => e);
+  expect(error).toBeInstanceOf(ProblemError);
+  expect((error as ProblemError).message).toContain("The value '<password>' for the property Password");
+});

@@ -1,5 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
 import type { DesiredState, Placed } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import { checkCatalogue } from '../../../installer/model/check.js';
@@ -7,6 +9,9 @@ import { NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, loadReleases } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
+import { ROLE_NAMES } from '../../../provisioner/core/cloud-settings.js';
+import type { ProblemError } from '../../../provisioner/core/problem.js';
+import { siteFields } from '../../../provisioner/site/page.js';
 import { cacheRefusal } from '../../../roles/cache/service.js';
 import { catalogue } from '../../../roles/catalogue.js';
 import { passwordHash } from '../../../roles/messaging/service.js';
@@ -175,6 +180,41 @@ describe('the host', () => {
     const { content } = filesOf(desired(model(far)), 'ctl').get('/etc/chrony/chrony.conf')!;
     expect(content.match(/^allow .*/gm)).toEqual(['allow 10.98.0.0/24', 'allow 10.99.0.0/24']);
     expect(filesOf(desired(model(fourNodes(inContainer))), 'ctl').has('/etc/chrony/chrony.conf')).toBe(false);
+  });
+});
+
+describe('what the documentation says', () => {
+  it('are the roles of the catalogue', () => {
+    expect([...ROLE_NAMES].sort()).toEqual([...catalogue.roles.keys()].sort());
+  });
+
+  it('can be written: each example of an addition is of a file that its service writes', () => {
+    const page = readFileSync(new URL('../../../docs/cloud.md', import.meta.url), 'utf8');
+    const [block] = /^cloud:\n {2}config:\n(?: {4}.*\n)+/m.exec(page)!;
+    const documented = [
+      (parse(block) as { cloud: { config: CloudSettings['config'] } }).cloud.config,
+      ...siteFields().flatMap(f =>
+        f.path === 'cloud.config' ? ((f.schema.examples ?? []) as CloudSettings['config'][]) : [],
+      ),
+    ];
+    expect(documented).toHaveLength(2);
+    for (const config of documented) expect(() => desired(model(undefined, { config }))).not.toThrow();
+  });
+
+  it('is answered with the files that there are when somebody names another', () => {
+    const config = { hypervisor: { '/etc/nova/nova.conf': { DEFAULT: { a: 1 } } } };
+    const hint = (change: CloudSettings['config']) => {
+      try {
+        desired(model(undefined, { config: change }));
+      } catch (error) {
+        return (error as ProblemError).problem.hint;
+      }
+      return null;
+    };
+    expect(hint(config)).toMatch(/^It writes .*\/etc\/nova\/nova-compute\.conf/);
+    expect(hint({ manila: { '/x': { DEFAULT: { a: 1 } } } })).toMatch(
+      /^No node has the service manila; there are packages, host,/,
+    );
   });
 });
 

@@ -477,7 +477,7 @@ describe('the cloud of a site', () => {
 
   it('refuses roles that nobody knows, and one given twice', () => {
     expect(faults({}, { nodes: [{ name: 'n0', serial: 'S0', roles: ['computer'] }] })).toEqual([
-      'nodes[0].roles[0]: expected one of controller, compute, volume, network, storage, monitoring, found "computer"',
+      'nodes[0].roles[0]: expected one of controller, compute, volume, network, storage, found "computer"',
     ]);
     expect(faults({}, { nodes: [{ name: 'n0', serial: 'S0', roles: ['compute', 'compute'] }] })).toEqual([
       'nodes[0].roles[1]: role compute is already used at nodes[0].roles[0]',

@@ -142,6 +142,17 @@ describe('a catalogue', () => {
     expect(one(() => [same, same])[0]).toContain('roles/a/service.ts: command:x is declared twice on node1');
   });
 
+  it('that cannot be with the others on one node is refused, unless its role says so', () => {
+    const refuses = service('a', { refusal: c => (c.nodes.length === 1 ? 'It wants two nodes.' : null) });
+    const of = (conflicts: { role: string; sentence: string }[]) =>
+      check(catalogueOf([refuses, service('b')], [role('one', ['a'], { conflicts }), role('two', ['b'])]), {
+        a: part(),
+        b: part(),
+      });
+    expect(of([])).toEqual([expect.stringMatching(/It wants two nodes\. \(sample: all roles on one container/)]);
+    expect(of([{ role: 'two', sentence: 'They quarrel.' }])).toEqual([]);
+  });
+
   it('that waits for what nobody provides, or for itself, is refused', () => {
     const waits = (needs: string[], provides: string[] = []) =>
       one(() => [command({ name: 'x', title: 'X', apply: 'true', needs, provides })])[0];
