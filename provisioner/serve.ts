@@ -48,6 +48,7 @@ import { createPower } from './power/power.js';
 import { cloudSettings } from './site/cloud.js';
 import type { LoadedSite } from './site/load.js';
 import type { Site } from './site/schema.js';
+import { sayPlace } from './site/source.js';
 import { loaderRoute } from './tftp/routes.js';
 import { startTftp } from './tftp/server.js';
 
@@ -204,7 +205,7 @@ export async function startServer({
           .split(/[.[\]]+/)
           .filter(Boolean)
           .map(p => (/^\d+$/.test(p) ? Number(p) : p));
-        return `${loaded.path}, line ${loaded.lineOf(path)}`;
+        return sayPlace(loaded.placeOf(path));
       },
       nodes,
       journal,
@@ -280,9 +281,7 @@ export async function startServer({
           );
     const rolesSetIn = (node: Node): string | null => {
       const index = node.source === 'site' ? site.nodes.findIndex(n => n.name === node.name) : -1;
-      return (site.nodes[index]?.roles.length ?? 0) > 0
-        ? `${loaded.path}, line ${loaded.lineOf(['nodes', index, 'roles'])}`
-        : null;
+      return (site.nodes[index]?.roles.length ?? 0) > 0 ? sayPlace(loaded.placeOf(['nodes', index, 'roles'])) : null;
     };
     const cloud: RunningCloud | null =
       settings === null

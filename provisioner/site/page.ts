@@ -40,6 +40,46 @@ export function siteFields(schema: FieldShape = SiteSchema as unknown as FieldSh
 const inline = (value: unknown) =>
   stringify(value, { collectionStyle: 'flow', flowCollectionPadding: false, lineWidth: 0 }).trim();
 
+/** How files are made of parts; what the fields cannot say. */
+const WRITING = [
+  '## Several files',
+  '',
+  '`include: [racks/r1.yaml]` adds files. Each is a mapping with the same fields; it may include others. Lists (`nodes`,',
+  '`networks`, …) are joined in the order of the includes, mappings field by field; any other value may stand once, and a',
+  'second one is a fault with both places. Paths are relative to the file that names them and stay below the folder of the',
+  'site file, links included. Circles and files that are named twice are faults. `version` stands in the site file alone.',
+  'In the names of fields the numbers of lists count over all files; the place is that of the file itself.',
+  '',
+  '## Variables',
+  '',
+  '```yaml',
+  'vars: { rack: r1, bmc_net: 10.98.0 }',
+  'nodes:',
+  `  - name: \${rack}-n01`,
+  `    bmc: { driver: ipmi, address: "\${bmc_net}.7", user: halligan, password: "secret:bmc/\${rack}" }`,
+  '```',
+  '',
+  `\`\${name}\` in any text stands for the value; nothing is computed, and no environment is read. Inside of \`{ }\` and \`[ ]\` YAML`,
+  `needs quotes around it. A text that is one variable and nothing else gets the variable's type. \`$\${\` is \`\${\` itself, which`,
+  'shell in `user_data` needs. Variables may be made of others. An unknown one is a fault, at its very place.',
+  '',
+  '## Secrets',
+  '',
+  'The file holds no secret, only where one is: `secret:NAME` (stored by `halligan secret set NAME < FILE`, encrypted in the',
+  'database), `file:/PATH` or `env:NAME` of the server. A password in its place is refused, with the command that stores it,',
+  'and is never shown; so is one in a variable whose name says that it is one.',
+  '',
+  '## Versions',
+  '',
+  '`version` numbers the format, now 2. Older files are read as they were meant; `halligan site migrate FILE` shows what would',
+  'change, and with `--write` changes it; the old file stays as `FILE.v1`. Comments, order and quoting stay.',
+  '',
+  '| from | to | what changes |',
+  '|---|---|---|',
+  `| 1 | 2 | A text that contains \`\${\` and means just that is written \`$\${\`. New: \`include\`, \`vars\`, \`layouts\`, \`profiles\`, \`racks\`. |`,
+  '',
+];
+
 export function sitePage(): string {
   const sections = siteFields().map(({ path, schema, required }) => {
     const group = schema.properties !== undefined || schema.items?.properties !== undefined;
@@ -59,10 +99,10 @@ export function sitePage(): string {
     '# The site file',
     '',
     'One YAML file declares a datacenter: its networks, its machines, what they get. `halligan site check FILE` reads it and',
-    'tells every fault at once, with its line, what was expected and what stands there:',
+    'tells every fault at once, with file, line and column, what was expected and what stands there:',
     '',
     '```',
-    'site.yaml:12: networks[0].cidr: expected an IPv4 subnet like 10.99.0.0/24, found "10.99.0/24"',
+    'site.yaml:12:11: networks[0].cidr: expected an IPv4 subnet like 10.99.0.0/24, found "10.99.0/24"',
     '```',
     '',
     'What the file names, it owns: the API and the command line change only what it leaves open, and refuse the rest with the',
@@ -79,6 +119,7 @@ export function sitePage(): string {
     '`cloud: {}` and roles on nodes are a whole cloud: Debian 12 with OpenStack Zed on the network that nodes boot from, geneve',
     'between the hypervisors, four flavors, a dashboard, no floating IPs and no volumes.',
     '',
+    ...WRITING,
     '## Fields',
     '',
     ...sections,

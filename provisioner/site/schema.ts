@@ -1,5 +1,5 @@
 /**
- * The schema of `site.yaml`, version 1. Every field has a reason (`description`), a default where one makes sense, and
+ * The schema of `site.yaml`, version 2. Every field has a reason (`description`), a default where one makes sense, and
  * an example. JSON Schema, so that the same text checks the file, documents it and draws forms.
  *
  * Two words stand beside JSON Schema's own: `expects` ends the sentence "expected …" where a pattern would tell a person
@@ -9,6 +9,7 @@ import { type Static, Type } from 'typebox';
 import { ROLE_NAMES } from '../core/cloud-settings.js';
 import { CloudSchema, PackagesSchema, RoleName } from './cloud-schema.js';
 import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
+import { SITE_VERSION } from './migrate.js';
 
 export const NetworkSchema = object(
   {
@@ -272,7 +273,36 @@ export const NodeSchema = object(
 
 export const SiteSchema = object(
   {
-    version: Type.Literal(1, { examples: [1], description: 'Version of this file format.' }),
+    version: Type.Literal(SITE_VERSION, {
+      expects: `a version that this Halligan reads (1 to ${SITE_VERSION})`,
+      examples: [SITE_VERSION],
+      description:
+        'Version of this file format. Older ones are read, too; `halligan site migrate` brings them up to it.',
+    }),
+    include: Type.Optional(
+      Type.Array(
+        text('A file, relative to the one that includes it and below the folder of the site file.', 'r1.yaml'),
+        {
+          maxItems: 256,
+          examples: [['racks/r1.yaml']],
+          description:
+            'More files with parts of the site: lists and mappings are joined, any other value may stand only once.',
+        },
+      ),
+    ),
+    vars: Type.Optional(
+      Type.Record(
+        Type.String(),
+        Type.Unsafe<string | number | boolean>({
+          type: ['string', 'number', 'boolean'],
+          expects: 'text, a number, or true or false',
+        }),
+        {
+          examples: [{ bmc_user: 'halligan' }],
+          description: `Variables: \`\${bmc_user}\` in any text of the site stands for the value; \`$\${\` is \`\${\` itself. A text that is nothing but one variable has its type, too.`,
+        },
+      ),
+    ),
     name: hostName('Name of the site; disks that we own carry it.', 'dc1'),
     domain: Type.String({
       pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$',

@@ -29,7 +29,7 @@ const NETWORK: Network = {
 };
 
 const site = (networks: Network[]): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.test',
   data_dir: '/nonexistent',

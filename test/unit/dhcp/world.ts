@@ -30,7 +30,7 @@ export const NETWORK: Network = {
 };
 
 export const site = (networks: Network[] = [NETWORK]): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.test',
   data_dir: '/nonexistent',

@@ -41,7 +41,7 @@ export const aNode = (
 });
 
 export const aSite = (over: Partial<Site> = {}): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.internal',
   data_dir: '/nonexistent',
