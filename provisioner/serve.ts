@@ -45,6 +45,7 @@ import { createTokens } from './node/tokens.js';
 import type { Node } from './node/types.js';
 import { startPackages } from './packages/start.js';
 import { createPower } from './power/power.js';
+import { startAutoClaim } from './profile/auto-claim.js';
 import { cloudSettings } from './site/cloud.js';
 import type { LoadedSite } from './site/load.js';
 import type { Site } from './site/schema.js';
@@ -409,6 +410,7 @@ export async function startServer({
     );
     starts('dns', ownAddresses.map(a => `${a}:53`).join(', '));
 
+    opened('claims by profile', startAutoClaim({ site, nodes, events, log }), a => a.close());
     await cloud?.resume();
     const trimming = setInterval(() => {
       events.trim(EVENTS_KEPT).catch(error => log.error({ error: String(error) }, 'trimming the event feed failed'));

@@ -20,7 +20,7 @@ import {
   withFormat,
 } from './context.js';
 import type { CliDeps } from './deps.js';
-import { age, type Colour, type Column, gibibytes, gigabytes, render, sheet, time } from './output.js';
+import { age, type Colour, type Column, gibibytes, gigabytes, rackText, render, sheet, time } from './output.js';
 
 const POLL_MS = 1000;
 const POWER = ['status', 'on', 'off', 'cycle'] as const;
@@ -484,6 +484,8 @@ function describeNode(n: NodeView, nowMs: number): string {
     ['Power', n.status.power?.state],
     ['BMC', n.spec.bmc ? `${n.spec.bmc.driver} ${n.spec.bmc.address ?? ''}`.trim() : null],
     ['Roles', n.spec.roles.join(', ')],
+    ['Profile', n.status.profile ? `${n.status.profile.name}, number ${n.status.profile.number}` : null],
+    ['Rack', rackText(n.spec.rack)],
     ['Image', n.status.os?.image],
     ['SSH', n.status.os ? `${n.status.os.login}@${n.status.os.address}` : null],
     ['Source', n.source],

@@ -2,13 +2,15 @@
 import type { Command } from 'commander';
 import { createTwoFilesPatch } from 'diff';
 import { EXIT } from '../core/problem.js';
-import { checkSiteFile, includesOf, readSiteText, replaceSiteFile } from '../site/files.js';
+import type { NodeView } from '../node/service.js';
+import { matchProfiles, type NodeMatch } from '../profile/match.js';
+import { checkSiteFile, includesOf, readSite, readSiteText, replaceSiteFile } from '../site/files.js';
 import { loadSiteOrThrow } from '../site/load.js';
 import { SITE_VERSION } from '../site/migrate.js';
 import { migrateSiteText } from '../site/source.js';
-import { command, withFormat } from './context.js';
+import { type Context, command, withFormat } from './context.js';
 import type { CliDeps } from './deps.js';
-import { plain } from './output.js';
+import { plain, rackText } from './output.js';
 
 const USUAL_FILE = '/etc/halligan/site.yaml';
 
@@ -46,6 +48,26 @@ export function addSiteCommands(program: Command, deps: CliDeps): void {
         return EXIT.ok;
       }),
     );
+  withFormat(
+    site
+      .command('match')
+      .argument('[file]', 'a site file that the server does not have yet; the server’s own when left out')
+      .description('which node matches which profile, what it would become, and for the rest why not; changes nothing'),
+  )
+    .option('--json', 'the same as -o json')
+    .action(
+      command(deps, async (context, file: string | undefined, options: { json?: boolean }) => {
+        const matches =
+          file === undefined
+            ? (await context.api().json<{ matches: NodeMatch[] }>('GET', '/site/match')).matches
+            : matchProfiles(
+                readSite(file).site,
+                (await context.api().json<{ nodes: NodeView[] }>('GET', '/nodes')).nodes,
+              );
+        if (options.json) context.out(`${JSON.stringify({ matches }, null, 2)}\n`);
+        else printMatches(context, matches);
+      }),
+    );
   site
     .command('migrate')
     .argument('[file]', 'the site file')
@@ -77,4 +99,47 @@ export function addSiteCommands(program: Command, deps: CliDeps): void {
         for await (const chunk of await context.api().stream('/site/export')) deps.stdout.write(chunk);
       }),
     );
+}
+
+/** `by itself`, `by hand`, `no`: who would claim it. */
+function claimText(match: NodeMatch): string | null {
+  if (match.kind === 'held' || match.kind === 'taken' || match.kind === 'named') return null;
+  if (match.claim?.automatic) return 'by itself';
+  return match.becomes ? 'by hand' : 'no';
+}
+
+function printMatches(context: Context, matches: readonly NodeMatch[]): void {
+  context.print(matches, {
+    value: { matches },
+    name: m => m.node,
+    columns: [
+      { title: 'NODE', cell: m => m.node },
+      {
+        title: 'MATCH',
+        cell: m => m.kind,
+        colour: m => (m.kind === 'matched' ? 'green' : m.kind === 'ambiguous' || m.kind === 'none' ? 'yellow' : null),
+      },
+      { title: 'PROFILE', cell: m => m.profile },
+      { title: 'BECOMES', cell: m => m.becomes?.name },
+      { title: 'ROLES', cell: m => m.becomes?.roles.join(', ') },
+      { title: 'RACK', cell: m => rackText(m.becomes?.rack) },
+      { title: 'CLAIM', cell: claimText },
+      { title: 'DISKS', cell: m => m.becomes?.install.disk_layout?.kind, wide: true },
+      {
+        title: 'INTERFACES',
+        cell: m => m.becomes?.install.interfaces?.map(n => [n.name, ...n.addresses].join(' ')).join(', '),
+        wide: true,
+      },
+    ],
+    empty: 'No nodes.',
+  });
+  if (context.format !== 'table' && context.format !== 'wide') return;
+  for (const match of matches) {
+    const manual = match.kind === 'matched' && !match.claim?.automatic;
+    if (!manual && match.kind !== 'ambiguous' && match.kind !== 'none') continue;
+    context.out(
+      `\n${plain(match.node)}: ${plain(match.sentence)}${manual ? ` ${plain(match.claim!.sentence)}` : ''}\n`,
+    );
+    for (const { profile, reasons } of match.rejected) context.out(`  not ${profile}: ${plain(reasons.join('; '))}\n`);
+  }
 }

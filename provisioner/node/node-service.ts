@@ -6,6 +6,7 @@ import { fail, problem } from '../core/problem.js';
 import type { BootTrace } from '../core/trace.js';
 import type { Inventory } from '../inventory/types.js';
 import type { Power } from '../power/types.js';
+import { claimChange, matchProfiles } from '../profile/match.js';
 import type { Site } from '../site/schema.js';
 import { networkOf } from './addresses.js';
 import type { JobMaker } from './context.js';
@@ -159,10 +160,15 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       if (action === 'install') status.diskReady = false;
       if (action === 'rescue' && node.state !== 'rescuing-failed')
         status.rescueFrom = isFailure(node.state) ? 'claimed' : node.state;
-      const change: NodeChange = { status };
-      if (params.name !== undefined && action === 'claim') change.name = params.name;
+      const given: NodeChange = { status };
+      if (params.name !== undefined && action === 'claim') given.name = params.name;
+      const profiled = action === 'claim' ? byProfile(node) : null;
+      const change = (now: Node): NodeChange => {
+        const more = action === 'claim' ? byProfile(now)?.change : undefined;
+        return { ...more, ...given, status: { ...status, ...more?.status } };
+      };
       const moved = await nodes
-        .transition(node.id, action, `Ordered by an operator${describe(params)}.`, change)
+        .transition(node.id, action, `Ordered by an operator${describe(params)}.${profiled?.sentence ?? ''}`, change)
         .catch(async error => {
           // Somebody else was faster: the run that was begun for it has no work.
           if (WITH_RUN.has(action) && status.runId) await journal.end(status.runId, 'aborted', null);
@@ -231,6 +237,14 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
     },
     trace: (mac, limit) => trace.read(mac, limit),
   };
+
+  /** What follows from the node's profile when a person claims it; nothing when none or several fit. */
+  function byProfile(node: Node): { change: NodeChange; sentence: string } | null {
+    if (site.profiles.length === 0) return null;
+    const match = matchProfiles(site, nodes.all()).find(m => m.nodeId === node.id);
+    const change = match && claimChange(node, match);
+    return change ? { change, sentence: ` ${match.sentence}` } : null;
+  }
 
   async function checkInstall(node: Node, params: ActionParams): Promise<void> {
     if (!node.status.inventory) return;

@@ -9,6 +9,7 @@ const specOf = (entry: SiteNode): Partial<NodeSpec> => ({
   bmc: entry.bmc ?? null,
   roles: [...entry.roles],
   install: entry.install ?? {},
+  ...(entry.rack ? { rack: { name: entry.rack.name, unit: entry.rack.unit ?? null } } : {}),
 });
 
 /** The node that an entry of the site file means: same MAC, else same UUID, else same name. */

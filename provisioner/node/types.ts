@@ -11,6 +11,8 @@ export interface NodeSpec {
   bmc: Bmc | null;
   roles: string[];
   install: Partial<InstallConfig>;
+  /** Where it stands; by the operator's word or by the switch that it sees. */
+  rack?: { name: string; unit: number | null } | null;
 }
 
 /** One life of the RAM environment on the node, from its call home to its end. */
@@ -58,6 +60,8 @@ export interface NodeStatus {
   /** Where a rescue returns to. */
   rescueFrom: NodeState | null;
   platform: 'bios' | 'uefi' | null;
+  /** The profile that it was last claimed with, and its number in it; kept after it is released, so that both stay. */
+  profile?: { name: string; number: number } | null;
   warnings: string[];
 }
 

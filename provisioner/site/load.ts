@@ -81,8 +81,9 @@ function problems(faults: readonly TextFault[]): Problem[] {
 /** The command that puts the secret where it belongs, with a name that says whose it is. */
 function howToStore(path: readonly (string | number)[], data: unknown): string {
   const [group, index] = path;
-  const node = group === 'nodes' ? (data as { nodes?: { name?: unknown }[] }).nodes?.[Number(index)]?.name : undefined;
-  const name = typeof node === 'string' && /^[a-z0-9-]+$/.test(node) ? `bmc/${node}` : 'NAME';
+  const list = group === 'nodes' || group === 'profiles' ? (data as Record<string, unknown>)[group] : undefined;
+  const owner = Array.isArray(list) ? (list[Number(index)] as { name?: unknown } | null)?.name : undefined;
+  const name = typeof owner === 'string' && /^[a-z0-9-]+$/.test(owner) ? `bmc/${owner}` : 'NAME';
   return `store it with: halligan secret set ${name} < FILE, and write secret:${name}`;
 }
 
@@ -97,25 +98,30 @@ export function loadSiteOrThrow(text: string, path: string, read: IncludeReader 
   );
 }
 
-type Loose = { nodes?: unknown };
+type Loose = { nodes?: unknown; layouts?: { disk?: unknown } };
 
-/** Which nodes say `disks` themselves: ajv's default must not count as their word. */
-function collectGivenDisks(data: unknown): Set<number> {
-  const nodes = (data as Loose).nodes;
-  const given = new Set<number>();
+/** Which layouts say `disks` themselves, as `nodes/3` and `layouts/0`: ajv's default must not count as their word. */
+function collectGivenDisks(data: unknown): Set<string> {
+  const given = new Set<string>();
+  const { nodes, layouts } = (data ?? {}) as Loose;
   if (Array.isArray(nodes))
-    for (const [i, node] of nodes.entries()) if (node?.install?.disk_layout?.disks !== undefined) given.add(i);
+    for (const [i, node] of nodes.entries())
+      if (node?.install?.disk_layout?.disks !== undefined) given.add(`nodes/${i}`);
+  if (Array.isArray(layouts?.disk))
+    for (const [i, layout] of layouts.disk.entries()) if (layout?.disks !== undefined) given.add(`layouts/${i}`);
   return given;
 }
 
 const normaliseMac = (text: string) => text.toLowerCase().replaceAll('-', ':');
 
-function normalise(site: Site, disksGiven: Set<number>): void {
+function normalise(site: Site, disksGiven: ReadonlySet<string>): void {
+  for (const [i, layout] of site.layouts.disk.entries())
+    if (layout.kind === 'mdraid' && !disksGiven.has(`layouts/${i}`)) layout.disks = [{}, {}];
   for (const [i, node] of site.nodes.entries()) {
     node.macs = node.macs.map(normaliseMac);
     if (node.uuid) node.uuid = node.uuid.toLowerCase();
     const layout = node.install?.disk_layout;
-    if (layout?.kind === 'mdraid' && !disksGiven.has(i)) layout.disks = [{}, {}];
+    if (layout?.kind === 'mdraid' && !disksGiven.has(`nodes/${i}`)) layout.disks = [{}, {}];
     for (const nic of node.install?.interfaces ?? []) {
       if (nic.mac) nic.mac = normaliseMac(nic.mac);
       if (nic.bond) nic.bond.macs = nic.bond.macs.map(normaliseMac);
@@ -128,7 +134,7 @@ function checkSoundPart(
   validate: ValidateFunction<Site>,
   data: unknown,
   faults: readonly Fault[],
-  disksGiven: Set<number>,
+  disksGiven: ReadonlySet<string>,
 ): Fault[] {
   if (typeof data !== 'object' || data === null) return [];
   const skip = new Set(faults.map(f => f.path.slice(0, 2).join('/')));
@@ -136,6 +142,8 @@ function checkSoundPart(
   // What is wrong in other groups is replaced by a default or by something harmless.
   for (const [group] of faults.map(f => f.path))
     if (group !== 'networks' && group !== 'nodes') delete copy[group ?? ''];
+  // Profiles name layouts: without the one the other cannot be looked at.
+  if (copy['layouts'] === undefined || copy['profiles'] === undefined) delete copy['profiles'];
   for (const key of ['networks', 'nodes'] as const) {
     if (!Array.isArray(copy[key])) skip.add(key);
     copy[key] = skip.has(key)

@@ -10,6 +10,7 @@ import { ROLE_NAMES } from '../core/cloud-settings.js';
 import { CloudSchema, PackagesSchema, RoleName } from './cloud-schema.js';
 import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
 import { SITE_VERSION } from './migrate.js';
+import { networkLayoutsField, profilesField, racksField } from './profile-schema.js';
 
 export const NetworkSchema = object(
   {
@@ -162,6 +163,11 @@ export const DiskLayoutSchema = object(
   'How the disks are laid out; plain on the smallest disk when left out.',
 );
 
+const NamedDiskLayoutSchema = object(
+  { name: hostName('Name of the layout.', 'mirrored'), ...DiskLayoutSchema.properties },
+  'A disk layout that profiles name.',
+);
+
 export const InterfaceSchema = object(
   {
     name: Type.String({
@@ -260,6 +266,17 @@ export const NodeSchema = object(
     serial: Type.Optional(text('Serial number of the machine, to recognise it by.', 'B5TVN1J')),
     address: Type.Optional(ipv4('Reserved address, outside the pool; chosen by us when left out.', '10.99.0.7')),
     bmc: Type.Optional(BmcSchema),
+    rack: Type.Optional(
+      object(
+        {
+          name: text('Name of the rack.', 'r1', 63),
+          unit: Type.Optional(
+            Type.Integer({ minimum: 1, maximum: 60, examples: [12], description: 'Its lowest rack unit.' }),
+          ),
+        },
+        'Where the machine stands.',
+      ),
+    ),
     roles: Type.Array(RoleName, {
       maxItems: 32,
       default: [],
@@ -476,6 +493,19 @@ export const SiteSchema = object(
     ),
     packages: PackagesSchema,
     cloud: Type.Optional(CloudSchema),
+    layouts: group(
+      {
+        disk: Type.Array(NamedDiskLayoutSchema, {
+          maxItems: 256,
+          default: [],
+          description: 'Disk layouts of installed systems.',
+        }),
+        network: networkLayoutsField,
+      },
+      'Layouts that profiles name.',
+    ),
+    racks: racksField,
+    profiles: profilesField,
     nodes: Type.Array(NodeSchema, {
       maxItems: 10_000,
       default: [],

@@ -44,6 +44,9 @@ const site = (networks: Network[]): Site => ({
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
   limits: { ssh_sessions: 24, installs: 32, package_cache_gib: 1 },
   packages: {},
+  layouts: { disk: [], network: [] },
+  racks: [],
+  profiles: [],
   nodes: [],
 });
 

@@ -70,6 +70,9 @@ export const aSite = (over: Partial<Site> = {}): Site => ({
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
   limits: { ssh_sessions: 8, installs: 4, package_cache_gib: 1 },
   packages: {},
+  layouts: { disk: [], network: [] },
+  racks: [],
+  profiles: [],
   nodes: [],
   ...over,
 });
