@@ -35,11 +35,11 @@ export function addSiteCommands(program: Command, deps: CliDeps): void {
           context.note(`${faults.length} ${faults.length === 1 ? 'fault' : 'faults'}.`);
           return EXIT.usage;
         }
-        const { networks, nodes } = loaded.site;
+        const { networks, nodes, profiles } = loaded.site;
         const count = (n: number, noun: string) => `${n} ${noun}${n === 1 ? '' : 's'}`;
         if (context.format === 'table' || context.format === 'wide')
           context.out(
-            `${path} is good: site ${loaded.site.name}, ${count(networks.length, 'network')}, ${count(nodes.length, 'node')}.\n`,
+            `${path} is good: site ${loaded.site.name}, ${count(networks.length, 'network')}, ${count(nodes.length, 'node')}${profiles.length > 0 ? `, ${count(profiles.length, 'profile')}` : ''}.\n`,
           );
         if (loaded.version < SITE_VERSION)
           context.note(

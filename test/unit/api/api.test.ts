@@ -543,6 +543,7 @@ describe('OpenAPI', () => {
       ['/runs/{run}', '/runs/run-1'],
       ['/health', '/health'],
       ['/site', '/site'],
+      ['/site/match', '/site/match'],
       ['/version', '/version'],
     ];
     for (const [route, path] of cases) {

@@ -245,7 +245,11 @@ describe('other commands', () => {
     expect(bad.code).toBe(2);
     expect(bad.err.split('\n').length).toBeGreaterThan(15);
     const good = await halligan('site check docs/example-site.yaml');
-    expect(good).toEqual({ code: 0, err: '', out: 'docs/example-site.yaml is good: site dc1, 2 networks, 3 nodes.\n' });
+    expect(good).toEqual({
+      code: 0,
+      err: '',
+      out: 'docs/example-site.yaml is good: site dc1, 2 networks, 3 nodes, 1 profile.\n',
+    });
   });
 
   it('site export prints a file that is good', async () => {

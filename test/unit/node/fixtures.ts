@@ -274,7 +274,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     platform: 'bios' as const,
   });
   /** Firmware asks, the RAM environment boots and calls home. */
-  const bootRam = async (bootId: string, m = mac) => {
+  const bootRam = async (bootId: string, m = mac, inventory: Partial<Inventory> = {}) => {
     const decision = await oracle.decide(who(m), '10.99.0.100');
     if (decision.kind !== 'ram') throw new Error(`boots ${decision.kind}: ${decision.reason}`);
     machine.power = 'on';
@@ -288,7 +288,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
         hostKey: 'ssh-ed25519 AAAAram',
         firmware: 'bios',
         uptimeSeconds: 20,
-        raw: anInventory(m),
+        raw: anInventory(m, inventory),
       },
       '10.99.0.10',
     );

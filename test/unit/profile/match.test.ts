@@ -442,6 +442,29 @@ describe('names that were given', () => {
   });
 });
 
+describe('two templates', () => {
+  it('that make one name do not give it twice', () => {
+    const site = siteWith({
+      profiles: [
+        { ...PROFILES[1], name: 'a', at_most: 10, node_name: 'c#' },
+        { ...PROFILES[1], name: 'b', priority: 0, node_name: 'c##' },
+      ],
+    });
+    const ready = Array.from({ length: 18 }, (_, i) =>
+      machine(i + 1, hardware(i + 1, 64), {
+        name: `x${i}`,
+        state: 'ready',
+        status: { profile: { name: i < 9 ? 'a' : 'b', number: (i % 9) + 1 } },
+      }),
+    );
+    const matches = matchProfiles(site, [...ready, machine(40, hardware(40, 64)), machine(41, hardware(41, 64))]);
+    expect(matches.slice(-2).map(m => [m.profile, m.becomes!.name])).toEqual([
+      ['a', 'c10'],
+      ['b', 'c11'],
+    ]);
+  });
+});
+
 describe('for any machines and any profiles', () => {
   const profile = fc.record({
     priority: fc.integer({ min: 0, max: 2 }),

@@ -168,6 +168,26 @@ describe('loadSite', () => {
   }, 120_000);
 });
 
+describe('the export', () => {
+  it('writes a dollar and a brace so that it is read as it was', () => {
+    const text = `${stringify(BASE)}install:\n  user_data: "#cloud-config\\nruncmd: ['echo \${HOME} $\${x}']\\n"\n`;
+    const { site } = good(text);
+    expect(site.install.user_data).toContain(`echo \${HOME} $\${x}`);
+    expect(good(exportSite(site, [])).site).toEqual(site);
+  });
+
+  it('carries profiles, layouts and racks, and the rack of a node', () => {
+    const { site } = good(readFileSync('docs/example-site.yaml', 'utf8'));
+    const racked = nodeView('n77', 'claimed', {
+      spec: { address: null, bmc: null, roles: [], install: {}, rack: { name: 'r1', unit: 3 } },
+    });
+    const again = good(exportSite(site, [racked])).site;
+    expect(again.profiles).toEqual(site.profiles);
+    expect(again.layouts).toEqual(site.layouts);
+    expect(again.nodes.find(n => n.name === 'n77')!.rack).toEqual({ name: 'r1', unit: 3 });
+  });
+});
+
 describe('networks of a site', () => {
   it.each<[string, object, string]>([
     [
