@@ -162,13 +162,14 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
         status.rescueFrom = isFailure(node.state) ? 'claimed' : node.state;
       const given: NodeChange = { status };
       if (params.name !== undefined && action === 'claim') given.name = params.name;
-      const profiled = action === 'claim' ? byProfile(node) : null;
+      let because = '';
       const change = (now: Node): NodeChange => {
-        const more = action === 'claim' ? byProfile(now)?.change : undefined;
-        return { ...more, ...given, status: { ...status, ...more?.status } };
+        const profiled = action === 'claim' ? byProfile(now) : null;
+        because = profiled?.sentence ?? '';
+        return { ...profiled?.change, ...given, status: { ...status, ...profiled?.change.status } };
       };
       const moved = await nodes
-        .transition(node.id, action, `Ordered by an operator${describe(params)}.${profiled?.sentence ?? ''}`, change)
+        .transition(node.id, action, () => `Ordered by an operator${describe(params)}.${because}`, change)
         .catch(async error => {
           // Somebody else was faster: the run that was begun for it has no work.
           if (WITH_RUN.has(action) && status.runId) await journal.end(status.runId, 'aborted', null);

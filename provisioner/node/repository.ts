@@ -77,12 +77,13 @@ export interface NodeRepository {
   /**
    * Applies an event of the lifecycle. Only the state loop and the operator's intents call it.
    * Throws not-allowed-now when the table has no such transition.
+   * @param reason as a function it is asked after `change`
    * @param change as a function it sees all nodes as they are at that moment, and may throw to stop the transition
    */
   transition(
     id: string,
     event: NodeEvent,
-    reason: string,
+    reason: string | (() => string),
     change?: NodeChange | ((node: Node) => NodeChange),
   ): Promise<Node>;
   /** To the failure state of the present working state, with the problem. */
@@ -328,7 +329,7 @@ export async function openNodeRepository(
         if (!result.ok) return fail('not-allowed-now', `${node.name}: ${result.sentence}`);
         const change = typeof given === 'function' ? given(node) : given;
         if (change.name !== undefined) nameFree(change.name, id);
-        return moveTo(changed(node, change), result.to, event, reason, null);
+        return moveTo(changed(node, change), result.to, event, typeof reason === 'function' ? reason() : reason, null);
       }),
     failWorking: (id, problem) =>
       serial(async () => {

@@ -35,9 +35,16 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
   let closed = false;
   let again = false;
   let running: Promise<void> | null = null;
-  /** The last state that was looked at, and what was told about it. */
-  const states = new Map<string, string>();
+  /** What a decision rests on, of each node. */
+  const seen = new Map<string, string>();
   const told = new Map<string, string>();
+  /** The picture in force, and the claim that is being written into it; null when a node has changed since. */
+  let picture: readonly NodeMatch[] | null = null;
+  let claiming: string | null = null;
+  const look = (): readonly NodeMatch[] => {
+    picture ??= matchProfiles(site, nodes.all());
+    return picture;
+  };
 
   const tell = async (node: Node, match: NodeMatch): Promise<void> => {
     const why = match.claim?.sentence ?? explain(match);
@@ -57,13 +64,20 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
     const { name, number, roles } = match.becomes!;
     const why = `${match.sentence} ${match.claim!.sentence}`;
     const does = `Becomes ${name}${roles.length > 0 ? ` with ${roles.join(', ')}` : ''}, number ${number} of ${match.profile}.`;
-    await nodes.transition(node.id, 'claim', `${why} ${does}`, now => {
+    const write = (now: Node) => {
       // Others may have come and gone since: what is written is what holds at this moment, or nothing is.
-      const match2 = matchProfiles(site, nodes.all()).find(m => m.nodeId === now.id);
-      const change =
-        match2?.claim?.automatic && isDeepStrictEqual(match2.becomes, match.becomes) && claimChange(now, match2);
-      return change || fail('conflict', `${node.name}: the picture changed while it was to be claimed.`);
-    });
+      const still = picture?.includes(match) ? match : look().find(m => m.nodeId === now.id);
+      const same = still?.claim?.automatic && isDeepStrictEqual(still.becomes, match.becomes);
+      const change = same ? claimChange(now, still) : null;
+      if (!change) return fail('conflict', `${node.name}: other nodes changed while it was to be claimed.`);
+      claiming = now.id;
+      return change;
+    };
+    try {
+      await nodes.transition(node.id, 'claim', `${why} ${does}`, write);
+    } finally {
+      claiming = null;
+    }
     await events.emit({
       type: 'node.auto-claimed',
       nodeId: node.id,
@@ -74,14 +88,15 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
 
   /** @param inspected nodes whose newest event is known to be their inspection, or known not to be */
   const lookOnce = async (inspected: Map<string, boolean>): Promise<void> => {
-    for (const match of matchProfiles(site, nodes.all())) {
+    const left: [Node, NodeMatch][] = [];
+    for (const match of look()) {
       const node = nodes.byId(match.nodeId);
       if (closed || node?.state !== 'available' || match.kind === 'named' || match.kind === 'uninspected') continue;
       const key = `${node.id} ${node.stateSinceMs}`;
       if (!inspected.has(key)) inspected.set(key, (await nodes.history(node.id, 1))[0]?.event === 'inspected');
       if (!inspected.get(key)) continue;
       if (!match.claim?.automatic || !match.becomes) {
-        await tell(node, match);
+        left.push([node, match]);
         continue;
       }
       await claim(node, match).catch(error => {
@@ -91,17 +106,20 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
         else throw error;
       });
     }
+    // While others are claimed the reasons still change: those of the last look are told.
+    if (!again) for (const [node, match] of left) await tell(node, match);
   };
-  const look = async (): Promise<void> => {
+  const lookAround = async (): Promise<void> => {
     const inspected = new Map<string, boolean>();
     while (again && !closed) {
       again = false;
+      picture = null;
       await lookOnce(inspected);
     }
   };
   const wake = () => {
     again = true;
-    running ??= look()
+    running ??= lookAround()
       .catch(error => log.error({ error: String(error) }, 'claims by profile'))
       .finally(() => {
         running = null;
@@ -110,12 +128,17 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
   };
 
   const unsubscribe = nodes.onChange(node => {
-    const state = nodes.byId(node.id) ? `${node.state} ${node.stateSinceMs} ${node.maintenance ?? ''}` : 'gone';
-    if (states.get(node.id) === state) return;
-    if (state === 'gone') states.delete(node.id);
-    else states.set(node.id, state);
+    const now = nodes.byId(node.id) ? basis(node) : null;
+    if ((seen.get(node.id) ?? null) === now) return;
+    if (now === null) {
+      seen.delete(node.id);
+      told.delete(node.id);
+    } else seen.set(node.id, now);
+    // A claim of ours is in the picture already.
+    if (claiming !== node.id) picture = null;
     wake();
   });
+  for (const node of nodes.all()) seen.set(node.id, basis(node));
   wake();
 
   return {
@@ -129,6 +152,13 @@ export function startAutoClaim({ site, nodes, events, log }: AutoClaimDeps): Aut
     },
   };
 }
+
+/** Everything of a node that `matchProfiles` looks at, as one text. */
+const basis = ({ name, state, stateSinceMs, maintenance, source, macs, uuid, serial, spec, status }: Node): string =>
+  JSON.stringify([
+    [name, state, stateSinceMs, maintenance, source, macs, uuid, serial, spec],
+    [status.address, status.inventoryMs, status.profile, status.ram?.address],
+  ]);
 
 /** The reasons of all profiles, for a node that none takes. */
 const explain = (match: NodeMatch): string =>

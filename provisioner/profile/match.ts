@@ -49,18 +49,22 @@ export interface NodeMatch {
 /** States in which a node belongs to nobody yet. */
 const FREE = new Set(['discovered', 'inspecting', 'inspecting-failed', 'available']);
 
-const compare = (a: string, b: string) => a.localeCompare(b, 'en', { numeric: true }) || (a < b ? -1 : a > b ? 1 : 0);
+const COLLATOR = new Intl.Collator('en', { numeric: true });
+const compare = (a: string, b: string) => COLLATOR.compare(a, b) || (a < b ? -1 : a > b ? 1 : 0);
 
 /** Nodes are served in this order, whatever order they are given in: who had a number before, then by what never changes. */
-function byIdentity(a: Node, b: Node): number {
-  const key = (n: Node) => [n.serial ?? '', [...n.macs].sort()[0] ?? '', n.id];
-  const [x, y] = [key(a), key(b)];
-  return (
-    Number(!a.status.profile) - Number(!b.status.profile) ||
-    compare(x[0]!, y[0]!) ||
-    compare(x[1]!, y[1]!) ||
-    compare(x[2]!, y[2]!)
-  );
+function byIdentity(nodes: readonly Node[]): Node[] {
+  return nodes
+    .map(node => ({
+      node,
+      had: node.status.profile ? 0 : 1,
+      serial: node.serial ?? '',
+      mac: [...node.macs].sort()[0] ?? '',
+    }))
+    .sort(
+      (a, b) => a.had - b.had || compare(a.serial, b.serial) || compare(a.mac, b.mac) || compare(a.node.id, b.node.id),
+    )
+    .map(entry => entry.node);
 }
 
 /** Finds the entry of the file that means a node. The inventory knows more NICs than its firmware showed, and its serial. */
@@ -74,6 +78,7 @@ function entryFinder(site: ProfileSite): (node: Node) => SiteNode | undefined {
   for (const entry of site.nodes)
     for (const key of [...keys(entry.macs, entry.uuid, entry.serial), `name ${entry.name}`]) entries.set(key, entry);
   return node => {
+    if (entries.size === 0) return undefined;
     const { nics, system } = node.status.inventory ?? { nics: [], system: null };
     const known = [
       ...keys(node.macs, node.uuid, node.serial),
@@ -138,7 +143,7 @@ export function matchProfiles(site: ProfileSite, nodes: readonly Node[]): NodeMa
       claim: null,
     });
 
-  for (const node of [...nodes].sort(byIdentity)) {
+  for (const node of byIdentity(nodes)) {
     const had = node.status.profile ?? null;
     const { inventory } = node.status;
     const entry = entryOf(node);
@@ -188,6 +193,8 @@ export function matchProfiles(site: ProfileSite, nodes: readonly Node[]): NodeMa
       for (const a of nic.addresses) addresses.set(a.split('/')[0]!, n.name);
   }
 
+  const nextName = profiles.map(() => 1);
+  const nextNumber = profiles.map(() => 1);
   const numberFor = (node: Node, at: number): number => {
     const template = profiles[at]!.node_name;
     const had = node.status.profile;
@@ -195,8 +202,11 @@ export function matchProfiles(site: ProfileSite, nodes: readonly Node[]): NodeMa
     if (own !== null) return own;
     if (had?.name === profiles[at]!.name) return had.number;
     const renames = template !== undefined && isMadeUpName(node.name);
-    let number = 1;
+    // Numbers and names are only taken, never given back: what was passed once stays taken.
+    const from = renames ? nextName : nextNumber;
+    let number = from[at]!;
     while (numbers[at]!.has(number) || (renames && names.has(nameOf(template, number)))) number++;
+    from[at] = number;
     return number;
   };
 
