@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import type { CloudHalf } from '../provisioner/core/cloud-host.js';
 import { packageRoot } from '../provisioner/core/distributions/load.js';
 import { fail } from '../provisioner/core/problem.js';
+import { rememberFacts } from './cloud/remembered.js';
 import { createCloudService } from './cloud/service.js';
 import type { Catalogue } from './model/catalogue.js';
 import { checkCatalogue } from './model/check.js';
 import { loadReleases, unknownRelease } from './model/releases.js';
+import { openTemplates } from './model/templates.js';
 
 /**
  * Checks the catalogue and the releases: both are ours, so a fault in them is an error of the program, with its place.
@@ -15,7 +17,8 @@ import { loadReleases, unknownRelease } from './model/releases.js';
 export function createCloudHalf(catalogue: Catalogue): CloudHalf {
   const rolesDir = join(packageRoot(), 'roles');
   const releases = loadReleases();
-  const faults = checkCatalogue(catalogue, releases, rolesDir);
+  const templates = openTemplates(rolesDir);
+  const faults = checkCatalogue(catalogue, releases, rolesDir, templates);
   if (faults.length > 0) throw new Error(`the catalogue of roles/ is wrong:\n${faults.join('\n')}`);
   return {
     catalogue: {
@@ -34,7 +37,13 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
         const { message, hint } = unknownRelease(host.settings.release, [...releases.keys()]);
         return fail('site-invalid', message, { hint });
       }
-      return createCloudService({ ...host, catalogue, release, rolesDir });
+      return createCloudService({
+        ...host,
+        catalogue,
+        release,
+        templates,
+        remembered: rememberFacts(join(host.dataDir, 'cloud', 'facts.json')),
+      });
     },
   };
 }

@@ -36,6 +36,7 @@ import type { StateContext } from './node/context.js';
 import { createDirectory } from './node/directory.js';
 import { type NodeState, stateLabel, transition } from './node/lifecycle.js';
 import { SPINE_HANDLERS, startStateLoop } from './node/loop.js';
+import { createMachines } from './node/machines.js';
 import { createNodeService } from './node/node-service.js';
 import { createOracle } from './node/oracle.js';
 import { endJobs, osTarget } from './node/ram.js';
@@ -303,6 +304,7 @@ export async function startServer({
                 const node = nodes.all().find(n => n.name === name);
                 return node ? handOver(node, rolesSetIn(node)) : null;
               },
+              machines: createMachines({ site, nodes, service, jobs }),
               setRoles: async (name, roles) => {
                 await service.update(name, { roles: [...roles] });
               },

@@ -114,9 +114,12 @@ export const answers = (address: string, port: number, path = '/healthcheck'): s
 /** Folder for drop-ins of a unit of the distribution. */
 export const dropIn = (unit: string): string => `/etc/systemd/system/${unit}.d/halligan.conf`;
 
-/** Shell: what one query answers, by a service's own account over TLS. The password is in MYSQL_PWD (see `sqlEnv`). */
+/** Options of MariaDB's clients: a service's own account over TLS. The password is in MYSQL_PWD (see `sqlEnv`). */
+export const sqlOptions = (ctx: ServiceContext, user: string): string =>
+  `--no-defaults -h ${addressOf(ctx.cloud, 'database')} -u ${user} --ssl-ca=${CA_FILE} --ssl-verify-server-cert`;
+/** Shell: what one query answers. */
 export const sql = (ctx: ServiceContext, user: string, database: string, query: string): string =>
-  `mysql --no-defaults -N -B -h ${addressOf(ctx.cloud, 'database')} -u ${user} --ssl-ca=${CA_FILE} --ssl-verify-server-cert --connect-timeout=5 -e "${query}" ${database}`;
+  `mysql ${sqlOptions(ctx, user)} -N -B --connect-timeout=5 -e "${query}" ${database}`;
 export const sqlEnv = (ctx: ServiceContext, user: string): Readonly<Record<string, string>> => ({
   MYSQL_PWD: ctx.secret(`database/${user}`),
 });
@@ -249,6 +252,7 @@ export const folders = (user: string, paths: readonly string[]): DirectoryResour
 /**
  * Files of the packages beside those that we write, as the Security Guide wants them: root writes, the service reads,
  * nobody else. Those that a release does not have are passed over.
+ * @param paths names, or patterns of the shell
  */
 export const guarded = (group: string, paths: readonly string[]): CommandResource =>
   command({
@@ -268,22 +272,42 @@ export interface ManagerRun {
 }
 
 /**
- * Shell: several runs of a manager such as nova-manage, one after the other. Most of a run's seconds go into importing
- * the program; here it is imported once, and each run is a fork of that.
+ * Shell: several runs of a manager such as nova-manage. Most of a run's seconds go into importing the program; here it is
+ * imported once, and each run is a fork of that.
  * @param module with the function main(), e.g. `nova.cmd.manage`
+ * @param chains side by side; the runs of one are one after the other
  */
-export const managers = (user: string, program: string, module: string, runs: readonly ManagerRun[]): string =>
+export const managers = (
+  user: string,
+  program: string,
+  module: string,
+  ...chains: readonly (readonly ManagerRun[])[]
+): string =>
   `${as(user, 'python3 -')} <<'PYTHON'
-import os, sys
+import sys
+# Before the program, which may put its own in their place.
+from os import fork, waitpid, waitstatus_to_exitcode
 from ${module} import main
-for words, accept in ${quote(
+def code(child):
+    return waitstatus_to_exitcode(waitpid(child, 0)[1])
+children = []
+for runs in ${quote(
     'py',
-    runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]]),
+    chains.map(runs => runs.map(r => [[...r.words], [0, ...(r.accept ?? [])]])),
   )}:
-    child = os.fork()
-    if child == 0:
-        sys.argv = [${quote('py', program)}, *words]
-        sys.exit(main())
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in accept:
-        sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
+    chain = fork()
+    if chain:
+        children.append(chain)
+        continue
+    for words, accept in runs:
+        child = fork()
+        if child == 0:
+            sys.argv = [${quote('py', program)}, *words]
+            sys.exit(main())
+        if code(child) not in accept:
+            sys.exit(' '.join([${quote('py', program)}, *words[:2], 'failed']))
+    sys.exit(0)
+# All are waited for: none may work on behind our back.
+if any([code(child) for child in children]):
+    sys.exit(1)
 PYTHON`;

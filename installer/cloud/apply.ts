@@ -1,13 +1,15 @@
 /** Carries a plan out: a run of the journal whose steps are the programs on the nodes. */
 import type { ActionFailure, ApplyResult, CloudEventData } from '../../provisioner/core/cloud-service.js';
 import type { Run } from '../../provisioner/core/journal.js';
-import { problem } from '../../provisioner/core/problem.js';
-import { type ActionReport, runPlan } from '../engine/run.js';
+import { fail, problem } from '../../provisioner/core/problem.js';
+import { type ActionReport, type Planned, runPlan } from '../engine/run.js';
 import { CLOUD } from './objects.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
 
 /** What a walk comes to; `took` is the measure of the next plan's expected seconds. */
 export interface WalkResult extends Pick<ApplyResult, 'done' | 'failed' | 'blocked' | 'seconds' | 'chain'> {
+  /** Nodes that were looked at in the last plan of this walk. */
+  readonly looked: readonly string[];
   /** Seconds that each action took. */
   readonly took: Readonly<Record<string, number>>;
 }
@@ -28,18 +30,49 @@ const failure = (r: ActionReport): ActionFailure => ({
 const perNode = (plan: ReadyPlan): number =>
   Math.max(4, Math.min(8, ...(plan.model?.nodes.map(n => n.facts.cpus + 2) ?? [4])));
 
-/**
- * Walks the plan as part of the run. Expected failures are in the result.
- * @param round grows each time that this run is taken up again: names of units are used once
- */
+export interface WalkOptions {
+  /** Grows each time that this run is taken up again: names of units are used once. */
+  readonly round: number;
+  /** Nodes on which data may be destroyed. */
+  readonly confirmed: readonly string[];
+  /** The plan of what is left, after a node was installed. */
+  readonly again: () => Promise<ReadyPlan>;
+}
+
+/** Walks the plan as part of the run. Expected failures are in the result. */
 export async function walkPlan(
   run: Run,
-  round: number,
-  plan: ReadyPlan,
+  planned: ReadyPlan,
+  { round, confirmed, again }: WalkOptions,
   deps: PlannerDeps,
   signal: AbortSignal,
 ): Promise<WalkResult> {
   const { events, journal } = deps;
+  let plan = planned;
+  /** Installations go through the journal; what would destroy data without the operator's word does not go at all. */
+  const guarded = (all: readonly Planned[]): readonly Planned[] =>
+    all.map(p => {
+      const { action } = p;
+      const { node } = action;
+      const wipe = confirmed.includes(node);
+      if (action.destroys !== null && !wipe)
+        return {
+          action,
+          perform: async () =>
+            fail('confirmation-missing', `On ${node} data would be destroyed: ${action.destroys}.`, {
+              detail: { node },
+            }),
+        };
+      if (action.kind !== 'machine') return p;
+      return {
+        action,
+        renews: true,
+        perform: s =>
+          journal.step(run.id, `machine/${node}`, 1, { wipe }, ({ resumed }) =>
+            deps.machines.prepare(node, { wipe, begun: resumed }, s),
+          ),
+      };
+    });
   const took: Record<string, number> = {};
   const ids = new Map(deps.nodes().map(n => [n.name, n.id]));
   let queue = Promise.resolve();
@@ -69,7 +102,7 @@ export async function walkPlan(
       .then(() => {})
       .catch(error => deps.log.error({ error: String(error) }, 'an event could not be stored'));
   };
-  const outcome = await runPlan(plan.walk, {
+  const outcome = await runPlan(guarded(plan.walk), {
     executor: deps.executor,
     clock: deps.clock,
     target: node => plan.targets.get(node)!,
@@ -82,6 +115,13 @@ export async function walkPlan(
     journaled: (name, input, effect) => journal.step(run.id, `${round}/${name}`, 1, input, effect),
     unitPrefix: `hal-${run.id.slice(0, 8)}-${round}`,
     perNode: perNode(plan),
+    replan: async () => {
+      const fresh = await again();
+      const refused = fresh.view.findings.filter(f => f.severity === 'refuse');
+      if (refused.length > 0) fail('plan-refused', refused.map(f => f.message).join('\n'), { hint: refused[0]!.hint });
+      plan = fresh;
+      return guarded(fresh.walk);
+    },
     signal,
   });
   await queue;
@@ -91,6 +131,7 @@ export async function walkPlan(
     failed: outcome.failed.map(failure),
     blocked: outcome.blocked.map(failure),
     chain: outcome.chain,
+    looked: plan.view.nodes.filter(n => n.reachable && !n.expected).map(n => n.name),
     took,
   };
 }
@@ -111,6 +152,8 @@ export async function settleOpenSteps(
       .filter(s => s.state === 'before')
       .map(async s => {
         const [round, node = CLOUD, ...rest] = s.step.split('/');
+        // Installations have an end of their own, and are gone on with.
+        if (round === 'machine') return;
         const target = plan.targets.get(node);
         if (!target) return;
         const unit =

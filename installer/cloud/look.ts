@@ -1,6 +1,6 @@
 /** Looks at nodes over SSH: one command each, all nodes at once. */
-import { type Clock, sleep } from '../../provisioner/core/clock.js';
-import type { Executor, SshTarget } from '../../provisioner/core/executor/types.js';
+import type { Clock } from '../../provisioner/core/clock.js';
+import type { Executor, RunOptions, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { Placed } from '../engine/desired.js';
 import { FACTS_SCRIPT, parseFacts } from '../engine/facts.js';
@@ -16,17 +16,14 @@ export type Looked<T> = { readonly ok: true; readonly value: T } | { readonly ok
 
 const FACTS_TIMEOUT_MS = 30_000;
 const OBSERVE_TIMEOUT_MS = 120_000;
-const LOOK_TRIES = 4;
-const LOOK_PAUSE_MS = 2000;
 
 async function shell(
   deps: LookDeps,
   target: SshTarget,
   script: string,
-  timeoutMs: number,
-  signal?: AbortSignal,
+  options: Pick<RunOptions, 'timeoutMs' | 'signal' | 'onSend'>,
 ): Promise<string> {
-  const result = await deps.executor.run(target, 'sh', { stdin: script, timeoutMs, ...(signal ? { signal } : {}) });
+  const result = await deps.executor.run(target, 'sh', { stdin: script, ...options });
   if (result.code === 0) return result.stdout;
   const words = (result.stderr || result.stdout).trim().split('\n').slice(-2).join(' | ').slice(0, 300);
   throw new ProblemError(
@@ -37,20 +34,14 @@ async function shell(
   );
 }
 
-/** A node that is busy (its login manager, above all) takes the connection and is slow to open a session on it. */
-const slowToOpen = (error: unknown): boolean =>
-  error instanceof ProblemError && error.problem.code === 'ssh-failed' && error.problem.detail?.['began'] === true;
-
-/** A look changes nothing, so it is repeated where the node was there but did not answer in time. */
-async function attempt<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
-  for (let tries = 1; ; tries++)
-    try {
-      return { ok: true, value: await work() };
-    } catch (error) {
-      if (signal?.aborted || !(error instanceof ProblemError)) throw error;
-      if (!slowToOpen(error) || tries === LOOK_TRIES) return { ok: false, problem: asProblem(error) };
-      await sleep(LOOK_PAUSE_MS, signal);
-    }
+/** What a node or the way to it is to blame for is an answer; the rest is thrown. */
+async function answer<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<Looked<T>> {
+  try {
+    return { ok: true, value: await work() };
+  } catch (error) {
+    if (signal?.aborted || !(error instanceof ProblemError)) throw error;
+    return { ok: false, problem: asProblem(error) };
+  }
 }
 
 export const lookAtFacts = (
@@ -59,11 +50,16 @@ export const lookAtFacts = (
   target: SshTarget,
   signal?: AbortSignal,
 ): Promise<Looked<NodeFacts>> =>
-  attempt(async () => {
-    // A connection that is opened first would count as a clock that is behind.
-    await shell(deps, target, 'exit 0\n', FACTS_TIMEOUT_MS, signal);
-    const sent = deps.clock.nowMs();
-    const output = await shell(deps, target, FACTS_SCRIPT, FACTS_TIMEOUT_MS, signal);
+  answer(async () => {
+    let sent = deps.clock.nowMs();
+    const output = await shell(deps, target, FACTS_SCRIPT, {
+      timeoutMs: FACTS_TIMEOUT_MS,
+      // Logging in would count as a clock that is behind.
+      onSend: () => {
+        sent = deps.clock.nowMs();
+      },
+      ...(signal ? { signal } : {}),
+    });
     return parseFacts(output, node, sent, deps.clock.nowMs());
   }, signal);
 
@@ -74,8 +70,7 @@ export const lookAtState = (
   placed: readonly Placed[],
   signal?: AbortSignal,
 ): Promise<Looked<Observed>> =>
-  attempt(
-    async () =>
-      parseObserved(await shell(deps, target, observeScript(placed), OBSERVE_TIMEOUT_MS, signal), node, placed),
-    signal,
-  );
+  answer(async () => {
+    const options = { timeoutMs: OBSERVE_TIMEOUT_MS, ...(signal ? { signal } : {}) };
+    return parseObserved(await shell(deps, target, observeScript(placed), options), node, placed);
+  }, signal);

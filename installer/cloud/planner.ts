@@ -3,8 +3,8 @@ import { sleep } from '../../provisioner/core/clock.js';
 import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
+import type { MachinePlan } from '../../provisioner/core/machines.js';
 import { asProblem, type Problem } from '../../provisioner/core/problem.js';
-import { loadTemplate, type TemplateValues } from '../../provisioner/core/render.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
 import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
 import type { Observed } from '../engine/observe.js';
@@ -14,6 +14,7 @@ import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
+import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
 import { diffObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
@@ -24,12 +25,15 @@ import { nodeTls, openSitePki } from '../pki/site.js';
 import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
 import { lookAtFacts, lookAtState } from './look.js';
 import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
+import { expectedFacts, nothingObserved } from './predict.js';
+import type { RememberedFacts } from './remembered.js';
 
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
   readonly release: ReleaseData;
-  /** Folder `roles/`. */
-  readonly rolesDir: string;
+  /** Renders the templates of `roles/`. */
+  readonly templates: Templates;
+  readonly remembered: RememberedFacts;
 }
 
 export interface CloudPlan {
@@ -86,9 +90,18 @@ export async function makePlan(
   const problems = new Map<string, Problem>();
   const targets = new Map<string, SshTarget>();
   const findings: PlanProblem[] = [];
+  const machines = new Map<string, MachinePlan>();
   await Promise.all(
     handed.map(async node => {
       if (!node.target) {
+        const machine = await deps.machines.plan(node.name);
+        if (machine) {
+          machines.set(node.name, machine);
+          const { hardware, refusal } = machine;
+          if (hardware) facts.set(node.name, expectedFacts(node.name, hardware, deps.release));
+          if (refusal) findings.push({ severity: 'warn', node: node.name, ...refusal });
+          return;
+        }
         findings.push({
           severity: 'refuse',
           node: node.name,
@@ -103,23 +116,36 @@ export async function makePlan(
       else problems.set(node.name, looked.problem);
     }),
   );
-  const views = handed.map(n => ({
-    name: n.name,
-    roles: n.roles,
-    reachable: facts.has(n.name),
-    problem: problems.get(n.name) ?? null,
-  }));
-  for (const [name, p] of problems)
-    findings.push({
-      severity: 'refuse',
-      node: name,
-      message: `${name} cannot be looked at: ${p.message}`,
-      hint: p.hint,
-    });
+  deps.remembered.keep(
+    new Map([...facts].filter(([name]) => targets.has(name))),
+    handed.map(n => n.name),
+  );
+  // A node that is silent stays what it was: its part is left alone, and the others are not made to forget it.
+  for (const name of problems.keys()) {
+    const last = deps.remembered.get(name);
+    if (last) facts.set(name, last);
+  }
+  const views = () =>
+    handed.map(n => ({
+      name: n.name,
+      roles: n.roles,
+      reachable: !problems.has(n.name) && (facts.has(n.name) || machines.has(n.name)),
+      expected: machines.has(n.name),
+      problem: problems.get(n.name) ?? null,
+    }));
+  for (const [name, p] of problems) findings.push(silent(name, p));
 
-  const empty = (): ReadyPlan => ({
-    view: { hash: planHash([]), createdMs: deps.clock.nowMs(), nodes: views, findings, actions: [] },
-    walk: [],
+  const installs = [...machines].map(([name, machine]) => installation(name, machine, deps));
+  const installsOnly = installs.map(i => i.action);
+  const withoutCloud = (): ReadyPlan => ({
+    view: {
+      hash: planHash(installsOnly),
+      createdMs: deps.clock.nowMs(),
+      nodes: views(),
+      findings,
+      actions: installsOnly,
+    },
+    walk: installs,
     model: null,
     desired: null,
     secrets,
@@ -129,40 +155,53 @@ export async function makePlan(
       throw new Error('there is no cloud');
     },
   });
-  const built = buildCloudModel({
-    siteName: deps.siteName,
-    domain: deps.domain,
-    settings: deps.settings,
-    release: deps.release,
-    catalogue: deps.catalogue,
-    nodes: handed.flatMap(n => {
-      const known = facts.get(n.name);
-      return known && n.target
-        ? [{ name: n.name, roles: n.roles, sshAddress: n.target.address, hostKey: n.target.hostKey, facts: known }]
-        : [];
-    }),
-  });
+  const modelOf = (leftOut: ReadonlySet<string>) =>
+    buildCloudModel({
+      siteName: deps.siteName,
+      domain: deps.domain,
+      settings: deps.settings,
+      release: deps.release,
+      catalogue: deps.catalogue,
+      nodes: handed.flatMap(n => {
+        const known = facts.get(n.name);
+        const address = n.target?.address ?? machines.get(n.name)?.address;
+        if (!known || !address || leftOut.has(n.name)) return [];
+        const hostKey = n.target ? { hostKey: n.target.hostKey } : {};
+        return [{ name: n.name, roles: n.roles, sshAddress: address, ...hostKey, facts: known }];
+      }),
+    });
+  const whole = modelOf(new Set());
+  // What cannot be told of a node before it is installed must not keep the others.
+  const vague = new Set(whole.ok ? [] : whole.problems.flatMap(p => (p.node && machines.has(p.node) ? [p.node] : [])));
+  const built = vague.size > 0 ? modelOf(vague) : whole;
+  if (!whole.ok && (built.ok || machines.size > 0))
+    findings.push({
+      severity: 'warn',
+      node: null,
+      message: `Not all can be planned before ${[...machines.keys()].join(', ')} ${machines.size === 1 ? 'is' : 'are'} installed: ${whole.problems.map(p => (p.node ? `${p.node}: ${p.message}` : p.message)).join(' ')}`,
+      hint: 'The rest is planned then, and carried out where it destroys nothing.',
+    });
   if (!built.ok) {
-    findings.push(
-      ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
-    );
-    return empty();
+    if (machines.size === 0)
+      findings.push(
+        ...[...problems].map(([name, p]) => ({
+          severity: 'refuse' as const,
+          node: name,
+          message: p.message,
+          hint: p.hint,
+        })),
+        ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
+      );
+    return withoutCloud();
   }
   const { model } = built;
-
   const pki = openSitePki(secrets, deps.siteName, deps.clock);
-  const templates = new Map<string, (values: TemplateValues) => string>();
   const desired = buildDesired({
     catalogue: deps.catalogue,
     model,
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
-    template: (service, path, values) => {
-      const name = `${service}/files/${path}`;
-      const compiled = templates.get(name) ?? loadTemplate(name, deps.rolesDir);
-      templates.set(name, compiled);
-      return compiled(values);
-    },
+    template: deps.templates.render,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.
@@ -176,17 +215,29 @@ export async function makePlan(
   const observed = new Map<string, Observed>();
   await Promise.all(
     model.nodes.map(async node => {
+      if (problems.has(node.name)) return;
+      if (machines.has(node.name)) {
+        observed.set(node.name, nothingObserved(node.name));
+        return;
+      }
       const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
       if (looked.ok) observed.set(node.name, looked.value);
-      else
-        findings.push({
-          severity: 'refuse',
-          node: node.name,
-          message: `${node.name} cannot be looked at: ${looked.problem.message}`,
-          hint: looked.problem.hint,
-        });
+      else {
+        problems.set(node.name, looked.problem);
+        findings.push(silent(node.name, looked.problem));
+      }
     }),
   );
+
+  const controller = model.nodes.find(n => n.address === model.api.address);
+  const away = controller && problems.get(controller.name);
+  if (away)
+    findings.push({
+      severity: 'refuse',
+      node: controller.name,
+      message: `${controller.name} cannot be looked at, and the cloud's APIs are there: ${away.message}`,
+      hint: away.hint,
+    });
 
   findings.push(
     ...precheck(model, {
@@ -272,7 +323,11 @@ export async function makePlan(
       await patiently(() => applyObject(api!, a, wanted, ids, s), s);
     },
   }));
-  const walk: Planned[] = [...nodeActions.map(a => ({ ...a, action: masked(a.action) })), ...serverActions];
+  const walk: Planned[] = [
+    ...installs,
+    ...nodeActions.map(a => ({ ...a, action: afterInstall(masked(a.action), machines) })),
+    ...serverActions,
+  ];
   const unconfigured = new Map(
     [...byNode].map(([node, placed]) => {
       const stamps = observed.get(node)?.stamps;
@@ -290,7 +345,7 @@ export async function makePlan(
   );
   const actions = walk.map(w => w.action);
   return {
-    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views, findings, actions },
+    view: { hash: planHash(actions), createdMs: deps.clock.nowMs(), nodes: views(), findings, actions },
     walk,
     model,
     desired,
@@ -300,3 +355,35 @@ export async function makePlan(
     client,
   };
 }
+
+/** The installation of a node as an action of the plan. */
+function installation(name: string, machine: MachinePlan, deps: PlannerDeps): ServerAction {
+  return {
+    action: {
+      id: installId(name),
+      node: name,
+      service: 'machine',
+      kind: 'machine',
+      title: machine.title,
+      reason: machine.reason,
+      needs: [],
+      destroys: machine.destroys,
+      interrupts: machine.interrupts,
+      expectedSeconds: machine.expectedSeconds,
+    },
+    perform: signal => deps.machines.prepare(name, { wipe: false, begun: false }, signal),
+    renews: true,
+  };
+}
+
+const installId = (node: string) => `${node}/machine/install`;
+
+const afterInstall = (action: Action, machines: ReadonlyMap<string, unknown>): Action =>
+  machines.has(action.node) ? { ...action, needs: [...action.needs, installId(action.node)] } : action;
+
+const silent = (node: string, p: Problem): PlanProblem => ({
+  severity: 'warn',
+  node,
+  message: `${node} cannot be looked at, and is left out: ${p.message}`,
+  hint: p.hint,
+});

@@ -17,6 +17,7 @@ import {
 import type { Run } from '../../provisioner/core/journal.js';
 import { asProblem, fail, ProblemError } from '../../provisioner/core/problem.js';
 import { planHash } from '../engine/diff.js';
+import type { Planned } from '../engine/run.js';
 import { checkImport } from '../images/import.js';
 import { IMAGE_KIND, runImageImport } from '../images/run.js';
 import { openSitePki } from '../pki/site.js';
@@ -30,6 +31,7 @@ import {
 } from '../remove/removal.js';
 import { openCloudSecrets } from '../secrets/secrets.js';
 import { APPLY_KIND, settleOpenSteps, type WalkResult, walkPlan } from './apply.js';
+import { CLOUD } from './objects.js';
 import { makePlan, type PlannerDeps, type ReadyPlan } from './planner.js';
 import { runSecurity, SECURITY_KIND } from './security.js';
 import { checkSteps, runVerification, VERIFY_KIND } from './verification.js';
@@ -63,15 +65,39 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     const took = await measured();
     return makePlan(deps, { signal: stop.signal, expectations: { seconds: id => took.get(id) } });
   };
-  /** Only what concerns the named nodes, and objects behind the APIs. */
+  const restrictTo = (plan: ReadyPlan, keep: (p: Planned) => boolean): ReadyPlan => {
+    const walk = plan.walk.filter(keep);
+    const actions = walk.map(w => w.action);
+    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+  };
+  /** What concerns the named nodes, what that needs elsewhere, and objects behind the APIs. */
   const restrict = (plan: ReadyPlan, nodes: readonly string[] | undefined): ReadyPlan => {
     if (!nodes || nodes.length === 0) return plan;
     for (const name of nodes)
       if (!plan.view.nodes.some(n => n.name === name))
         fail('node-unknown', `${name} is no node with roles of this cloud.`);
-    const walk = plan.walk.filter(w => nodes.includes(w.action.node));
-    const actions = walk.map(w => w.action);
-    return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
+    const byId = new Map(plan.walk.map(w => [w.action.id, w.action]));
+    const wanted = new Set<string>();
+    const take = (id: string) => {
+      const action = byId.get(id);
+      if (!action || wanted.has(id)) return;
+      wanted.add(id);
+      action.needs.forEach(take);
+    };
+    for (const { action } of plan.walk) if (nodes.includes(action.node)) take(action.id);
+    const outside = new Set([...nodes, ...[...wanted].map(id => byId.get(id)!.node)]);
+    // Objects come last: what they need on other nodes is theirs to wait for, not to bring about.
+    for (const { action } of plan.walk)
+      if (action.node === CLOUD && action.needs.every(n => wanted.has(n) || byId.get(n)?.node === CLOUD))
+        take(action.id);
+    const restricted = restrictTo(plan, w => wanted.has(w.action.id));
+    // A refusal of a node that has no part in it stands in nobody's way.
+    const findings = plan.view.findings.map(f =>
+      f.severity === 'refuse' && f.node !== null && plan.model !== null && !outside.has(f.node)
+        ? { ...f, severity: 'warn' as const }
+        : f,
+    );
+    return { ...restricted, view: { ...restricted.view, findings } };
   };
   const toView = (plan: ReadyPlan): PlanView => {
     const actions: ActionView[] = [...plan.view.actions];
@@ -111,7 +137,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     busy = { runId: run.id, work: done };
   };
 
-  const carryOut = async (run: Run, plan: ReadyPlan, round: number): Promise<void> => {
+  const carryOut = async (run: Run, plan: ReadyPlan, round: number, options: ApplyOptions): Promise<void> => {
     const view = toView(plan);
     const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(n => plan.targets.has(n));
     await events.emit({
@@ -126,17 +152,25 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       },
     });
     for (const node of touched) await deps.onNode(node, 'applying', null);
-    const walked: WalkResult = await walkPlan(run, round, plan, deps, stop.signal);
+    const walked: WalkResult = await walkPlan(
+      run,
+      plan,
+      { round, confirmed: options.confirmed, again: async () => restrict(await ready(), options.nodes) },
+      deps,
+      stop.signal,
+    );
     const bad = [...walked.failed, ...walked.blocked];
-    for (const node of plan.targets.keys()) {
+    for (const node of walked.looked) {
+      if (options.nodes && !options.nodes.includes(node)) continue;
       const own = bad.find(f => f.node === node);
       if (own) await deps.onNode(node, 'failed', own.problem);
       else await deps.onNode(node, 'ready', null);
     }
+    const { looked: _, ...outcome } = walked;
     const result: ApplyResult & Pick<WalkResult, 'took'> = {
       planHash: view.hash,
-      actions: view.actions.length,
-      ...walked,
+      actions: outcome.done + bad.length,
+      ...outcome,
     };
     const state = bad.length === 0 ? 'done' : 'failed';
     await journal.end(run.id, state, result);
@@ -146,7 +180,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       message:
         state === 'done'
           ? `The cloud is as it should be: ${walked.done} actions in ${Math.round(walked.seconds)} s.`
-          : `${walked.failed.length} of ${view.actions.length} actions failed, ${walked.blocked.length} wait for them: ${walked.failed[0]?.problem.message ?? ''}`,
+          : `${walked.failed.length} of ${result.actions} actions failed, ${walked.blocked.length} wait for them: ${walked.failed[0]?.problem.message ?? ''}`,
       data: { runId: run.id, state },
     });
   };
@@ -160,7 +194,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         const plan = await ready();
         refuse(plan);
         refuseDestruction(plan, []);
-        const walked = await walkPlan(run, round, plan, deps, signal);
+        const walked = await walkPlan(run, plan, { round, confirmed: [], again: ready }, deps, signal);
         return { actions: plan.view.actions.length, ...walked };
       };
       const result = await walkRemoval(run, round, removal, deps, applyRest, stop.signal);
@@ -204,7 +238,12 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     async plan(options: PlanOptions) {
       return toView(restrict(await ready(), options.nodes));
     },
-    drift: async () => toView(await ready()),
+    async drift() {
+      const plan = await ready();
+      // What was never there has not drifted.
+      const news = new Set(plan.view.nodes.filter(n => n.expected).map(n => n.name));
+      return toView(restrictTo(plan, w => !news.has(w.action.node)));
+    },
     async apply(options: ApplyOptions) {
       refuseBusy();
       const plan = restrict(await ready(), options.nodes);
@@ -220,7 +259,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
         confirmed: options.confirmed,
         round: 1,
       });
-      begin(run, () => carryOut(run, plan, 1));
+      begin(run, () => carryOut(run, plan, 1, options));
       return { runId: run.id };
     },
     async verify(options: VerifyOptions) {
@@ -228,6 +267,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       refuseBusy();
       const plan = await ready();
       if (!plan.model) refuse(plan);
+      refuseBusy();
       const run = await journal.begin(VERIFY_KIND, null, { only: options.only ?? null, keep: options.keep ?? false });
       begin(run, async () => {
         const report = await runVerification(run, plan, options, deps, stop.signal);
@@ -326,7 +366,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
           await events.emit({
             type: 'cloud.done',
             severity: 'warn',
-            message: `${again} was cut off by the end of the server; start it again.`,
+            message: `${again} was cut off by the end of the server; start it again.${run.kind === VERIFY_KIND ? ' What it made is taken away by `halligan cloud verify --only cleanup`.' : ''}`,
             data: { runId: run.id, state: 'aborted' },
           });
           continue;
@@ -356,10 +396,10 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
             return takeOut(run, removal, round);
           }
           const input = run.input as { nodes: readonly string[] | null; confirmed: readonly string[] };
-          const plan = restrict(await ready(), input.nodes ?? undefined);
+          const options = { confirmed: input.confirmed, ...(input.nodes ? { nodes: input.nodes } : {}) };
+          const plan = restrict(await ready(), options.nodes);
           refuse(plan);
-          refuseDestruction(plan, input.confirmed);
-          await carryOut(run, plan, round);
+          await carryOut(run, plan, round, options);
         });
       }
     },

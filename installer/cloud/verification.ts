@@ -4,7 +4,7 @@ import type { Run } from '../../provisioner/core/journal.js';
 import { fail } from '../../provisioner/core/problem.js';
 import { type CloudModel, nodesWith } from '../model/cloud.js';
 import type { StepReport, VerifySpec } from '../verify/types.js';
-import { STEPS, verifyCloud } from '../verify/verify.js';
+import { CLEANUP, cleanUpCloud, STEPS, verifyCloud } from '../verify/verify.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
 
 export const VERIFY_KIND = 'cloud-verify';
@@ -59,12 +59,17 @@ const view = (s: StepReport) => ({
   hint: s.hint ?? null,
 });
 
-/** @throws ProblemError request-invalid for an unknown step */
+/** @throws ProblemError request-invalid for an unknown step, or a clean-up together with others */
 export function checkSteps(only: readonly string[] | undefined): void {
-  const unknown = (only ?? []).filter(name => !STEPS.some(s => s.name === name));
+  const names = [...STEPS.map(s => s.name), CLEANUP.name];
+  const unknown = (only ?? []).filter(name => !names.includes(name));
   if (unknown.length > 0)
-    fail('request-invalid', `There is no step ${unknown.join(', ')}; there are ${STEPS.map(s => s.name).join(', ')}.`);
+    fail('request-invalid', `There is no step ${unknown.join(', ')}; there are ${names.join(', ')}.`);
+  if (only && only.length > 1 && only.includes(CLEANUP.name))
+    fail('request-invalid', `The step ${CLEANUP.name} goes alone: every proof ends with it.`);
 }
+
+const onlyCleanUp = (options: VerifyOptions) => options.only?.length === 1 && options.only[0] === CLEANUP.name;
 
 export async function runVerification(
   run: Run,
@@ -75,7 +80,8 @@ export async function runVerification(
 ): Promise<VerifyReport> {
   const { model } = plan;
   if (!model) return fail('not-allowed-now', 'There is no cloud that could be proved: see `halligan plan`.');
-  const guest = await deps.imageFile(GUEST.image, GUEST.file);
+  const cleanUp = onlyCleanUp(options);
+  const guest = cleanUp ? '' : await deps.imageFile(GUEST.image, GUEST.file);
   const admin = plan.client();
   let queue = Promise.resolve();
   const emit = (data: CloudEventData['cloud.check'], message: string, severity: 'debug' | 'info' | 'error') => {
@@ -85,9 +91,11 @@ export async function runVerification(
       .catch(error => deps.log.error({ error: String(error) }, 'an event could not be stored'));
   };
   try {
-    const report = await verifyCloud({
+    const spec = verifySpec(model, guest, options);
+    const work = cleanUp ? cleanUpCloud : verifyCloud;
+    const report = await work({
       admin,
-      spec: verifySpec(model, guest, options),
+      spec,
       clock: deps.clock,
       signal,
       onStep: event => {

@@ -94,7 +94,10 @@ export function buildDesired(input: BuildInput): DesiredState {
         for (const milestone of resource.provides) provide(milestone, key);
       }
       const ends = branches.size > 0 ? [...branches.values()] : [trunk ?? packagesKey(node.name)];
-      for (const end of ends) provide(`${name}:done`, end);
+      for (const end of ends) {
+        provide(`${name}:done`, end);
+        provide(`${name}:done@${node.name}`, end);
+      }
       if (name === 'host') hostLast = trunk;
     }
     const key = packagesKey(node.name);
@@ -105,8 +108,9 @@ export function buildDesired(input: BuildInput): DesiredState {
       resource: {
         kind: 'packages',
         id: 'packages',
-        names: [...merged.names].sort(),
+        names: [...new Set([...merged.names, ...model.release.archives.map(a => a.keyring.package)])].sort(),
         preseed: [...new Set(merged.preseed)],
+        archives: model.release.archives,
         needs: [],
         provides: [],
       },

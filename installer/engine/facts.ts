@@ -6,6 +6,7 @@ import type { NodeFacts } from '../model/cloud.js';
 export const FACTS_SCRIPT = `
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
+echo "@begin $(date +%s%3N)"
 echo "@hostname $(hostname)"
 echo "@os $(. /etc/os-release; echo "$ID $VERSION_ID")"
 echo "@kernel $(uname -r) $(uname -m)"
@@ -22,7 +23,7 @@ df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
 echo "@disks $(lsblk -J -b -d -o PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
-echo "@time $(date +%s%3N)"
+echo "@end $(date +%s%3N)"
 exit 0
 `;
 
@@ -35,7 +36,7 @@ interface Link {
 }
 
 /**
- * @param sentMs our clock when the command was sent; `receivedMs` when its answer was there
+ * @param sentMs our clock when the command was sent on a connection that stood; `receivedMs` when its answer was there
  * @throws ProblemError command-failed when the answer is no such report
  */
 export function parseFacts(output: string, node: string, sentMs: number, receivedMs: number): NodeFacts {
@@ -102,6 +103,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
         signature: d.fstype ?? d.pttype,
       })),
     ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),
-    clockOffsetMs: Math.round(Number(one('time')) - (sentMs + receivedMs) / 2),
+    // Both ways count alike, and what the node does in between does not (RFC 5905, section 8).
+    clockOffsetMs: Math.round((Number(one('begin')) - sentMs + Number(one('end')) - receivedMs) / 2),
   };
 }

@@ -3,8 +3,8 @@
  * what it needs is in place, on whatever node that is. Actions of a lane that are ready together go to the node as one
  * detached program. One action that fails stops what needs it; everything else goes on.
  */
-import { type Clock, sleep } from '../../provisioner/core/clock.js';
-import type { DetachedJob, DetachedResult, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
+import type { Clock } from '../../provisioner/core/clock.js';
+import type { DetachedJob, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import type { Action, NodeAction } from './diff.js';
 import { type BatchOptions, batchScript, batchTimeoutMs, parseMarker } from './script.js';
@@ -14,6 +14,8 @@ export interface ServerAction {
   readonly action: Action;
   /** @throws ProblemError */
   readonly perform: (signal: AbortSignal) => Promise<void>;
+  /** After it the world is another one: what waits is planned anew before anything that needs it begins. */
+  readonly renews?: boolean;
 }
 
 export type Planned = NodeAction | ServerAction;
@@ -56,6 +58,8 @@ export interface RunDeps {
   readonly unitPrefix: string;
   /** Programs at once on one node. */
   readonly perNode: number;
+  /** The plan of what is left now, for actions that renew. */
+  readonly replan: () => Promise<readonly Planned[]>;
   readonly signal: AbortSignal;
 }
 
@@ -68,8 +72,6 @@ function laneOf({ action, placed }: NodeAction): string {
 
 const OUTPUT_LINES = 60;
 const SERVER_AT_ONCE = 8;
-/** Between tries to reach a node that is busy or restarts its network. */
-const REACH_PAUSES_MS = [500, 1500, 4000];
 
 interface Item {
   readonly planned: Planned;
@@ -78,6 +80,8 @@ interface Item {
   /** Expected seconds from its begin to the end of all that waits for it. */
   weight: number;
   state: 'waiting' | 'running' | 'ok' | 'failed' | 'blocked';
+  /** Part of a program that runs on the node. */
+  taken: boolean;
   beganMs: number;
   endedMs: number;
 }
@@ -87,18 +91,25 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const { clock, signal } = deps;
   const startMs = clock.monotonicMs();
   const items = new Map<string, Item>();
-  const lanes = new Map<string, Item[]>();
-  for (const planned of plan) {
+  /** Done, and planned once more since. */
+  const earlier: Item[] = [];
+  let lanes = new Map<string, Item[]>();
+  let dependents = new Map<string, Item[]>();
+  const add = (planned: Planned) => {
     const { action } = planned;
     const lane = isServer(planned) ? action.id : laneOf(planned);
-    const item: Item = { planned, action, lane, weight: 0, state: 'waiting', beganMs: 0, endedMs: 0 };
-    items.set(action.id, item);
-    lanes.set(lane, [...(lanes.get(lane) ?? []), item]);
-  }
-  weigh(items);
-  const dependents = new Map<string, Item[]>();
-  for (const item of items.values())
-    for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+    items.set(action.id, { planned, action, lane, weight: 0, state: 'waiting', beganMs: 0, endedMs: 0, taken: false });
+  };
+  const link = () => {
+    lanes = new Map();
+    for (const item of items.values()) lanes.set(item.lane, [...(lanes.get(item.lane) ?? []), item]);
+    weigh(items);
+    dependents = new Map();
+    for (const item of items.values())
+      for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+  };
+  for (const planned of plan) add(planned);
+  link();
 
   const busy = new Set<string>();
   const running = new Map<string, number>();
@@ -123,15 +134,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     if (state === 'blocked') blocked.push(report);
     deps.report(report);
     if (state === 'ok') return;
-    for (const next of dependents.get(item.action.id) ?? [])
-      settle(
-        next,
-        'blocked',
-        problem(
-          'cloud-step-blocked',
-          `"${next.action.title}" on ${next.action.node} waits for "${item.action.title}" on ${item.action.node}.`,
-        ),
-      );
+    for (const next of dependents.get(item.action.id) ?? []) settle(next, 'blocked', waitsFor(next, item));
   };
   const begin = (item: Item) => {
     if (item.state !== 'waiting') return;
@@ -142,25 +145,23 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
   const ready = (item: Item, together: ReadonlySet<string>) =>
     item.action.needs.every(n => together.has(n) || (items.get(n)?.state ?? 'ok') === 'ok');
 
-  /** A program is started once, however often it is asked for; so a node that does not answer at once is asked again. */
-  const reach = async (node: string, job: DetachedJob, onLine: (line: string) => void): Promise<DetachedResult> => {
-    for (const pauseMs of [...REACH_PAUSES_MS, null])
-      try {
-        return await deps.executor.detached(deps.target(node), job, onLine, { signal });
-      } catch (error) {
-        if (signal.aborted || pauseMs === null || asProblem(error).code !== 'ssh-failed') throw error;
-        await sleep(pauseMs, signal);
-      }
-    throw new Error('unreachable');
-  };
+  /** What the node's longest way still takes. */
+  const heaviest = (node: string): number =>
+    Math.max(
+      0,
+      ...[...items.values()]
+        .filter(i => i.action.node === node && (i.state === 'waiting' || i.state === 'running'))
+        .map(i => i.weight),
+    );
   const runBatch = async (node: string, batch: readonly Item[]) => {
     const actions = batch.map(b => b.planned as NodeAction);
+    for (const b of batch) b.taken = true;
     const n = (serial.get(batch[0]!.lane) ?? 0) + 1;
     serial.set(batch[0]!.lane, n);
     const name = `${batch[0]!.lane}/${n}`;
     const job: DetachedJob = {
       unit: `${deps.unitPrefix}-${name.replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 200),
-      script: batchScript(actions, deps.batchOptions(node)),
+      script: batchScript(actions, deps.batchOptions(node), niceness(batch[0]!.weight, heaviest(node))),
       timeoutMs: batchTimeoutMs(actions),
     };
     let current = -1;
@@ -184,7 +185,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     };
     try {
       const result = await deps.journaled(name, { unit: job.unit, actions: batch.map(b => b.action.id) }, () =>
-        reach(node, job, onLine),
+        deps.executor.detached(deps.target(node), job, onLine, { signal }),
       );
       const left = batch.find(b => b.state === 'waiting' || b.state === 'running');
       if (left) {
@@ -220,10 +221,49 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
           );
     }
   };
+  /** Puts the new plan in the place of everything that has not begun. */
+  const renew = (fresh: readonly Planned[], lookedMs: number) => {
+    for (const [id, item] of items) if (item.state === 'waiting' && !item.taken) items.delete(id);
+    const added: Item[] = [];
+    for (const planned of fresh) {
+      const known = items.get(planned.action.id);
+      // Under way; failed, which is told at the end and tried again by the next apply; or done after the look.
+      if (known && (known.state !== 'ok' || known.endedMs >= lookedMs)) continue;
+      if (known) {
+        earlier.push(known);
+        items.delete(planned.action.id);
+      }
+      add(planned);
+      added.push(items.get(planned.action.id)!);
+    }
+    link();
+    for (const item of added) {
+      const need = item.action.needs.map(n => items.get(n)).find(n => n?.state === 'failed' || n?.state === 'blocked');
+      if (need) settle(item, 'blocked', waitsFor(item, need));
+    }
+  };
+  /** Renewals one after the other; those that are asked for meanwhile share the next one. */
+  let renewal: { readonly begun: boolean; readonly done: Promise<void> } | null = null;
+  const renewed = (): Promise<void> => {
+    if (renewal && !renewal.begun) return renewal.done;
+    const before = renewal?.done ?? Promise.resolve();
+    const own = { begun: false, done: Promise.resolve() };
+    own.done = before
+      .catch(() => {})
+      .then(async () => {
+        own.begun = true;
+        const lookedMs = clock.monotonicMs();
+        renew(await deps.replan(), lookedMs);
+      });
+    renewal = own;
+    return own.done;
+  };
   const runServer = async (item: Item) => {
     begin(item);
     try {
-      await (item.planned as ServerAction).perform(signal);
+      const planned = item.planned as ServerAction;
+      await planned.perform(signal);
+      if (planned.renews) await renewed();
       settle(item, 'ok', null);
     } catch (error) {
       if (!signal.aborted) settle(item, 'failed', asProblem(error, 'cloud-step-failed'));
@@ -269,21 +309,28 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     await Promise.race([woken, ...tasks]);
   }
   if (signal.aborted) throw signal.reason;
-  const all = [...items.values()];
+  const all = [...items.values(), ...earlier];
   return {
     done: all.filter(i => i.state === 'ok').length,
     failed,
     blocked,
     seconds: (clock.monotonicMs() - startMs) / 1000,
-    chain: longestChain(items, startMs),
+    chain: longestChain(all, startMs),
   };
 }
+
+const waitsFor = (item: Item, need: Item): Problem =>
+  problem(
+    'cloud-step-blocked',
+    `"${item.action.title}" on ${item.action.node} waits for "${need.action.title}" on ${need.action.node}.`,
+  );
 
 /** Longest way to the end from each action, by what is expected. */
 function weigh(items: ReadonlyMap<string, Item>): void {
   const dependents = new Map<string, Item[]>();
   for (const item of items.values())
     for (const need of item.action.needs) dependents.set(need, [...(dependents.get(need) ?? []), item]);
+  for (const item of items.values()) item.weight = 0;
   const walk = (item: Item): number => {
     if (item.weight === 0)
       item.weight =
@@ -293,9 +340,16 @@ function weigh(items: ReadonlyMap<string, Item>): void {
   for (const item of items.values()) walk(item);
 }
 
+/**
+ * Where programs of a node want more CPU than it has, the one that most waits for goes first: 0 for the longest way, up to
+ * 10 for what nothing waits for. Whoever is alone gets everything at any niceness.
+ */
+export const niceness = (weight: number, most: number): number =>
+  most <= 0 ? 0 : Math.max(0, Math.min(10, Math.round(10 * (1 - weight / most))));
+
 /** From the action that ended last backwards: each time what ended last among what it had to wait for. */
-function longestChain(items: ReadonlyMap<string, Item>, startMs: number): RunOutcome['chain'] {
-  const ran = [...items.values()].filter(i => i.beganMs > 0);
+function longestChain(items: readonly Item[], startMs: number): RunOutcome['chain'] {
+  const ran = items.filter(i => i.beganMs > 0);
   const chain: { id: string; title: string; seconds: number; waited: number }[] = [];
   let at: Item | undefined = ran.reduce<Item | undefined>((a, b) => (a && a.endedMs >= b.endedMs ? a : b), undefined);
   const seen = new Set<Item>();

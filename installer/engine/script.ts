@@ -10,6 +10,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import { quote } from '../../provisioner/core/render.js';
+import { ARCHIVES_FILE, archivesText, type ReleaseArchive } from '../model/archives.js';
+import type { PackagesResource } from '../model/resources.js';
 import type { NodeAction } from './diff.js';
 import { STAMPS, stampName } from './observe.js';
 
@@ -65,7 +67,7 @@ function body(a: NodeAction, options: BatchOptions): string {
   const { resource: r, service } = a.placed;
   switch (r.kind) {
     case 'packages':
-      return packagesBody(a.missing ?? r.names, r.preseed, options);
+      return packagesBody(a.missing ?? r.names, r, options);
     case 'directory':
       return `mkdir -p ${sh(r.path)}\nchown -- ${sh(`${r.owner}:${r.group}`)} ${sh(r.path)}\nchmod ${r.mode.toString(8).padStart(4, '0')} ${sh(r.path)}\n`;
     case 'file': {
@@ -137,8 +139,43 @@ until ( ${ready}
 done
 `;
 
-function packagesBody(names: readonly string[], preseed: readonly string[], options: BatchOptions): string {
-  const { sources } = options.packages;
+/** Puts text into a file of apt; where it was another, the lists are fetched anew. */
+const sourceFile = (path: string, text: string): string => `t=$(mktemp)
+cat >"$t" ${heredoc(text)}
+chmod 644 "$t"
+if cmp -s "$t" ${path}; then rm -f "$t"; else mv -f "$t" ${path}; stale=1; fi
+`;
+
+/** The node's own sources, or ours in their place, and the archives of the release, whose keyrings the distribution brings. */
+function sourcesBody(archives: readonly ReleaseArchive[], sources: string | null): string {
+  const keyrings = new Map(archives.map(a => [a.keyring.file, a.keyring.package]));
+  const own = sources?.split('\n').filter(l => !l.includes('[signed-by='));
+  const first = own === undefined ? '' : sourceFile('/etc/apt/sources.list', own.join('\n'));
+  const replaced = `rm -f ${['debian', 'ubuntu', 'halligan'].map(n => `/etc/apt/sources.list.d/${n}.sources`).join(' ')}\n`;
+  return `stale=
+mkdir -p /etc/apt/sources.list.d
+${sources === null ? '' : replaced}${[...keyrings]
+  .map(
+    ([path, name]) => `if [ ! -s ${path} ]; then
+${first}apt update && apt install ${sh(name)} || { echo ${sh(`The keyring ${path} could not be installed.`)}; exit 1; }
+stale=1
+fi
+`,
+  )
+  .join('')}${
+  sources !== null
+    ? sourceFile('/etc/apt/sources.list', sources)
+    : archives.length > 0
+      ? sourceFile(ARCHIVES_FILE, archivesText(archives))
+      : ''
+}`;
+}
+
+function packagesBody(
+  names: readonly string[],
+  { preseed, archives }: Pick<PackagesResource, 'preseed' | 'archives'>,
+  options: BatchOptions,
+): string {
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ] || grep -q halligan $policy; then
@@ -146,20 +183,22 @@ if [ ! -e $policy ] || grep -q halligan $policy; then
   chmod 755 $policy
   trap 'rm -f $policy' EXIT
 fi
-${sources === null ? '' : `mkdir -p /etc/apt/sources.list.d\ncat >/etc/apt/sources.list ${heredoc(sources)}\nrm -f /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/ubuntu.sources`}
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
   -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
 # What a killed installation left half-way.
 dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null
-${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then apt update || { echo 'The package lists could not be fetched.'; exit 1; }; fi
+${sourcesBody(archives, options.packages.sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
+if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then apt update || { echo 'The package lists could not be fetched.'; exit 1; }; fi
 apt install ${names.map(sh).join(' ')} || { apt update && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; }
 ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
 `;
 }
 
-/** The program for a detached unit. It removes itself, for it holds secrets. */
-export function batchScript(batch: readonly NodeAction[], options: BatchOptions): string {
+/**
+ * The program for a detached unit. It removes itself, for it holds secrets.
+ * @param niceness of its own processes; daemons that it starts are systemd's and have their own
+ */
+export function batchScript(batch: readonly NodeAction[], options: BatchOptions, niceness = 0): string {
   const parts = batch.map(
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
@@ -173,7 +212,7 @@ echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"
   return `rm -f -- "$0"
 exec 2>&1
 umask 077
-mkdir -p /run/halligan
+${niceness === 0 ? '' : `renice -n ${niceness} -p $$ >/dev/null 2>&1 || :\n`}mkdir -p /run/halligan
 w=$(mktemp -d /run/halligan/work.XXXXXX) || exit 70
 trap 'rm -rf "$w"' EXIT
 ${parts.join('')}exit 0

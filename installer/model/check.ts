@@ -3,15 +3,15 @@
  * plans with it, with the place of the fault: names, templates, and what every service makes of sample clouds in every
  * release that there is data for.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { compileTemplate, lintTemplate, type TemplateValues } from '../../provisioner/core/render.js';
 import { buildDesired } from '../engine/desired.js';
 import { buildCloudModel, type NodeInput } from './build.js';
-import type { Catalogue, RoleDeclaration, SecretKind, ServiceDeclaration } from './catalogue.js';
+import type { Catalogue, RoleDeclaration, SecretKind, ServiceDeclaration, ServiceRelease } from './catalogue.js';
 import type { CloudModel, CloudNode, NodeFacts } from './cloud.js';
 import type { ReleaseData } from './releases.js';
 import type { CloudSettings } from './settings.js';
+import { openTemplates, type Templates } from './templates.js';
 
 /** Milestones that the engine brings about itself. */
 export const OUTSIDE_MILESTONES: readonly string[] = ['identity:catalog'];
@@ -26,18 +26,18 @@ export function checkCatalogue(
   catalogue: Catalogue,
   releases: ReadonlyMap<string, ReleaseData>,
   rolesDir: string,
+  templates: Templates = openTemplates(rolesDir),
 ): string[] {
   const faults = [
     ...checkRoles(catalogue),
     ...checkServices(catalogue),
-    ...[...catalogue.services.keys()].flatMap(service => checkTemplates(service, rolesDir)),
+    ...[...catalogue.services.keys()].flatMap(service => checkTemplates(service, rolesDir, templates)),
     ...[...releases.values()].flatMap(release => checkRelease(catalogue, release)),
   ];
   // With a wrong name somewhere, a sample would only say the same in other words.
   if (faults.length > 0) return faults;
-  const template = createTemplates(rolesDir);
   for (const release of releases.values())
-    for (const sample of SAMPLES) faults.push(...checkSample(catalogue, release, sample, template));
+    for (const sample of SAMPLES) faults.push(...checkSample(catalogue, release, sample, templates.render));
   return [...new Set(faults)];
 }
 
@@ -95,7 +95,7 @@ function checkServices({ roles, services }: Catalogue): string[] {
   return faults;
 }
 
-function checkTemplates(service: string, rolesDir: string): string[] {
+function checkTemplates(service: string, rolesDir: string, templates: Templates): string[] {
   const dir = join(rolesDir, service, 'files');
   if (!existsSync(dir)) return [];
   return readdirSync(dir, { recursive: true, withFileTypes: true })
@@ -105,9 +105,10 @@ function checkTemplates(service: string, rolesDir: string): string[] {
       const at = `roles/${service}/files/${relative(dir, path)}`;
       if (!entry.name.endsWith('.hbs')) return [`${at}: it is no template (.hbs)`];
       try {
-        return lintTemplate(at, readFileSync(path, 'utf8'));
+        templates.compile(relative(rolesDir, path), at);
+        return [];
       } catch (error) {
-        return [(error as Error).message];
+        return (error as Error).message.split('\n');
       }
     });
 }
@@ -217,20 +218,12 @@ function sampleFacts(hostname: string, last: number, release: ReleaseData): Node
   };
 }
 
-type Template = (service: string, path: string, values: TemplateValues) => string;
-
-/** Renders templates of roles/, each compiled once. */
-export function createTemplates(rolesDir: string): Template {
-  const compiled = new Map<string, (values: TemplateValues) => string>();
-  return (service, path, values) => {
-    const name = `${service}/files/${path}`;
-    const render = compiled.get(name) ?? compileTemplate(name, readFileSync(join(rolesDir, name), 'utf8'));
-    compiled.set(name, render);
-    return render(values);
-  };
-}
-
-function checkSample(catalogue: Catalogue, release: ReleaseData, sample: Sample, template: Template): string[] {
+function checkSample(
+  catalogue: Catalogue,
+  release: ReleaseData,
+  sample: Sample,
+  template: Templates['render'],
+): string[] {
   const nodes: NodeInput[] = sample.place([...catalogue.roles.values()]).map((roles, i) => {
     const name = `node${i + 1}`;
     const last = 11 + i;
@@ -253,7 +246,27 @@ function checkSample(catalogue: Catalogue, release: ReleaseData, sample: Sample,
   // Roles that exclude each other have no single node; that is their right.
   if (!built.ok) return nodes.length === 1 ? [] : built.problems.map(p => at(`${p.node ?? 'the cloud'}: ${p.message}`));
   const { model } = built;
+  const objects = [...catalogue.services.values()].flatMap(service => {
+    try {
+      service.objects?.(model);
+      return [];
+    } catch (error) {
+      return [at(`roles/${service.name}/service.ts: objects: ${(error as Error).message}`)];
+    }
+  });
   const faults: string[] = [];
+  let whole: string | null = null;
+  const asked = new Set<string>();
+  try {
+    // The order of the whole: milestones that nobody reaches, files that nobody writes, and those that wait for each other.
+    const services = Object.entries(model.release.services).map(([name, s]) => [name, watchUnits(s, asked)] as const);
+    const watched = { ...model, release: { ...model.release, services: Object.fromEntries(services) } };
+    buildDesired({ catalogue, model: watched, secret, tls, template, outside: OUTSIDE_MILESTONES });
+    if (asked.size === 0) return objects;
+  } catch (error) {
+    whole = at((error as Error).message);
+  }
+  // Something is wrong: each service by itself, so that every fault is found with its place.
   for (const node of model.nodes)
     for (const name of node.services) {
       const service = catalogue.services.get(name)!;
@@ -270,43 +283,34 @@ function checkSample(catalogue: Catalogue, release: ReleaseData, sample: Sample,
           `roles/releases/${release.name}.yaml: services.${name}.units: ${key} is missing, and the service asks for it`,
         );
     }
-  for (const service of catalogue.services.values()) {
-    try {
-      service.objects?.(model);
-    } catch (error) {
-      faults.push(at(`roles/${service.name}/service.ts: objects: ${(error as Error).message}`));
-    }
-  }
-  if (faults.length > 0) return faults;
-  try {
-    // The order of the whole: milestones that nobody reaches, files that nobody writes, and those that wait for each other.
-    buildDesired({ catalogue, model, secret, tls, template, outside: OUTSIDE_MILESTONES });
-  } catch (error) {
-    return [at((error as Error).message)];
-  }
-  return [];
+  faults.push(...objects);
+  return faults.length > 0 || whole === null ? faults : [whole];
 }
+
+/** @param unknown takes the keys of units that are asked for in vain */
+const watchUnits = (release: ServiceRelease, unknown: Set<string>): ServiceRelease => ({
+  ...release,
+  units: new Proxy(release.units, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key);
+      if (typeof key === 'string' && value === undefined) unknown.add(key);
+      return value;
+    },
+  }),
+});
 
 /** @param unknown takes the keys of units that were asked for in vain */
 function buildService(
   service: ServiceDeclaration,
   cloud: CloudModel,
   node: CloudNode,
-  template: Template,
+  template: Templates['render'],
   unknown: Set<string>,
 ) {
-  const release = cloud.release.services[service.name]!;
-  const units = new Proxy(release.units, {
-    get(target, key) {
-      const value: unknown = Reflect.get(target, key);
-      if (typeof key === 'string' && value === undefined) unknown.add(key);
-      return value;
-    },
-  });
   return service.build({
     cloud,
     node,
-    release: { ...release, units },
+    release: watchUnits(cloud.release.services[service.name]!, unknown),
     secret,
     tls: tls(),
     template: (path, values) => template(service.name, path, values),

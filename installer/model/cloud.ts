@@ -1,4 +1,5 @@
 /** The cloud as a value: what the site says of it and what was seen on its nodes. Everything desired is made from this. */
+import type { ReleaseArchive } from './archives.js';
 import type { ServiceRelease } from './catalogue.js';
 import type { CloudSettings } from './settings.js';
 
@@ -75,6 +76,8 @@ export interface Release {
   readonly version: string;
   /** Laid down and proved by the tests of this repository. */
   readonly tested: boolean;
+  /** Beside those of the distribution. */
+  readonly archives: readonly ReleaseArchive[];
   readonly services: Readonly<Record<string, ServiceRelease>>;
 }
 

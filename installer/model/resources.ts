@@ -3,13 +3,14 @@
  * being**: each needs the one before it, and all need the node's packages. What must wait for another service says so by
  * a milestone (`needs`), whatever node that service is on.
  */
+import type { ReleaseArchive } from './archives.js';
 
 interface Common {
   /** Unique among the resources of this service on this node, e.g. `file:/etc/nova/nova.conf`. */
   readonly id: string;
   /** Milestones that must have been reached first, e.g. `database:ready`. A milestone is reached when all its providers are in place. */
   readonly needs: readonly string[];
-  /** Milestones that this helps to reach. Every service has `NAME:done` by itself, when the last of its resources is in place on all its nodes. */
+  /** Milestones that this helps to reach. Every service has `NAME:done` by itself, when the last of its resources is in place on all its nodes, and `NAME:done@NODE` for each. */
   readonly provides: readonly string[];
   /**
    * Side by side with other branches of the service: it follows the resource of the same branch before it, else the last
@@ -24,6 +25,8 @@ export interface PackagesResource extends Common {
   readonly names: readonly string[];
   /** Lines for debconf-set-selections(1). */
   readonly preseed: readonly string[];
+  /** Archives beside those of the distribution; their keyrings come first. */
+  readonly archives: readonly ReleaseArchive[];
 }
 
 /** A whole file; never a patch of one. */
@@ -111,6 +114,7 @@ export const packages = (
   id: 'packages',
   names,
   preseed: options.preseed ?? [],
+  archives: [],
   needs: [],
   provides: [],
 });

@@ -59,6 +59,8 @@ export interface CertificateNames {
   readonly names: readonly string[];
   /** IPv4 addresses. */
   readonly addresses: readonly string[];
+  /** organizationalUnitName of the subject: what the holder is, where a service lets in all of a kind. */
+  readonly unit?: string;
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -72,16 +74,18 @@ const EARLY_MS = DAY_MS;
 
 /** ecdsa-with-SHA256 (RFC 5758, 3.2); no parameters. */
 const ECDSA_WITH_SHA256 = '1.2.840.10045.4.3.2';
-/** RFC 4519: commonName, organizationName. */
+/** RFC 4519: commonName, organizationName, organizationalUnitName. */
 const COMMON_NAME = '2.5.4.3';
 const ORGANIZATION = '2.5.4.10';
+const UNIT = '2.5.4.11';
 /** Upper bound of commonName (RFC 5280, appendix A.1: ub-common-name). */
 const MAX_COMMON_NAME = 64;
 
-const nameOf = (commonName: string): Name =>
+const nameOf = (commonName: string, unit?: string): Name =>
   new Name(
     [
       { type: ORGANIZATION, text: 'Halligan' },
+      ...(unit === undefined ? [] : [{ type: UNIT, text: unit }]),
       { type: COMMON_NAME, text: commonName.slice(0, MAX_COMMON_NAME) },
     ].map(
       ({ type, text }) =>
@@ -203,7 +207,7 @@ export function issue(ca: KeyPair, commonName: string, wanted: CertificateNames,
   const certificate = signed(
     {
       issuer: issuer.subject,
-      subject: nameOf(commonName),
+      subject: nameOf(commonName, wanted.unit),
       notBeforeMs,
       // The last second is part of the validity.
       notAfterMs: Math.min(notBeforeMs + NODE_DAYS * DAY_MS - 1000, Date.parse(authority.validTo)),
@@ -239,6 +243,9 @@ export function namesOf(certificate: string): CertificateNames {
   return { names: after('DNS:'), addresses: after('IP Address:') };
 }
 
+/** organizationalUnitName of the subject. */
+const unitOf = (certificate: X509Certificate): string | undefined => /^OU=(.*)$/m.exec(certificate.subject)?.[1];
+
 /** When a certificate ends, milliseconds since 1970. */
 export const expiresMs = (certificate: string): number => Date.parse(new X509Certificate(certificate).validTo);
 
@@ -260,6 +267,7 @@ export function needsRenewal(
   const want = normalizeNames(wanted);
   const have = namesOf(pair.certificate);
   if (want.names.join() !== [...have.names].sort().join()) return 'names';
+  if (unitOf(certificate) !== wanted.unit) return 'names';
   if (want.addresses.some(a => !have.addresses.includes(a))) return 'names';
   // One that ends with its CA would get no better by being made again.
   const endsWithCa = Date.parse(certificate.validTo) >= Date.parse(ca.validTo);

@@ -59,6 +59,9 @@ export function openSitePki(secrets: CloudSecrets, siteName: string, clock: Cloc
 /** Interfaces that the cloud itself or a container engine makes; their addresses come and go. */
 const MADE_BY_SOFTWARE = /^(lo|br-|ovs-|tap|qvo|qvb|qbr|vnet|virbr|docker|veth|genev_sys|vxlan_sys)/;
 
+/** Of the certificates of hypervisors: libvirt takes migrations from all of them, whoever comes and goes. */
+export const HYPERVISOR_UNIT = 'hypervisor';
+
 /**
  * What a node's certificate is good for: its names and IPv4 addresses, and the API's name where APIs answer. Elsewhere it
  * would let a hypervisor that was broken into pass as the API.
@@ -74,6 +77,7 @@ export function certificateNames(cloud: CloudModel, node: CloudNode): Certificat
   return {
     names: [node.name, node.fqdn, ...(answers ? [cloud.api.host] : [])],
     addresses: [node.address, node.tunnel.address, node.storageAddress, ...own],
+    ...(node.services.includes('hypervisor') ? { unit: HYPERVISOR_UNIT } : {}),
   };
 }
 

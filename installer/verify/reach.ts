@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { connect as connectTcp } from 'node:net';
 import { connect } from '../../provisioner/core/executor/connection.js';
-import { fail } from '../../provisioner/core/problem.js';
+import { ProblemError, problem } from '../../provisioner/core/problem.js';
 import type { Reach } from './types.js';
 
 const OUTPUT_MAX = 1024 * 1024;
@@ -54,6 +54,7 @@ export function createReach(
         {
           auth: { kind: 'key', privateKey },
           connectTimeoutMs: Math.min(20_000, timeoutMs),
+          sessionTimeoutMs: Math.min(20_000, timeoutMs),
           ...(signal ? { signal } : {}),
         },
       );
@@ -68,17 +69,11 @@ export function createReach(
             signal?.removeEventListener('abort', onAbort);
             action();
           };
-          const refuse = (message: string) =>
-            give(() => {
-              try {
-                fail('timed-out', message);
-              } catch (error) {
-                reject(error);
-              }
-            });
+          const refuse = (code: 'timed-out' | 'ssh-failed', message: string) =>
+            give(() => reject(new ProblemError(problem(code, message))));
           const onAbort = () => give(() => reject(signal?.reason));
           const timer = setTimeout(
-            () => refuse(`A command on ${address} did not end within ${Math.round(timeoutMs / 1000)} s.`),
+            () => refuse('timed-out', `A command on ${address} did not end within ${Math.round(timeoutMs / 1000)} s.`),
             timeoutMs,
           );
           if (signal?.aborted) return onAbort();
@@ -92,7 +87,12 @@ export function createReach(
           channel.on('exit', (exit: number | null) => {
             code = exit;
           });
-          channel.on('close', () => give(() => resolve({ code: code ?? 255, stdout, stderr })));
+          // Without an exit code the command did not end: the guest or the way to it was gone.
+          channel.on('close', () =>
+            code === null
+              ? refuse('ssh-failed', `The connection to ${address} was lost while a command ran.`)
+              : give(() => resolve({ code: code as number, stdout, stderr })),
+          );
           channel.on('error', (error: Error) => give(() => reject(error)));
           channel.end();
         });
@@ -112,11 +112,7 @@ function runHere(program: string, args: readonly string[], signal?: AbortSignal)
       { timeout: 60_000, maxBuffer: OUTPUT_MAX, ...(signal ? { signal } : {}) },
       (error, stdout) => {
         if (error && (error as NodeJS.ErrnoException).code === 'ENOENT') {
-          try {
-            fail('dependency-missing', `The program ${program} is not installed here.`);
-          } catch (problem) {
-            reject(problem);
-          }
+          reject(new ProblemError(problem('dependency-missing', `The program ${program} is not installed here.`)));
           return;
         }
         if (signal?.aborted) return reject(signal.reason);

@@ -82,7 +82,7 @@ export interface VerifySpec {
   readonly only?: readonly string[];
   /** Names of steps. */
   readonly skip?: readonly string[];
-  /** Leaves what was made, to look at it; `cleanUpCloud` takes it away. */
+  /** Leaves what was made, to look at it; the step `cleanup` alone takes it away. */
   readonly keep?: boolean;
   /** All names of what is made begin with it; `halligan-verify` unless said otherwise. */
   readonly prefix?: string;

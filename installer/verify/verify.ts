@@ -58,8 +58,9 @@ export const STEPS: readonly Step<VerifyContext>[] = [
 
 const PREFIX = 'halligan-verify';
 const SWEEP_MS = 120_000;
-const CLEANUP = { name: 'cleanup', title: 'Everything that was made is deleted again', expectedSeconds: 20 };
-const KEPT = 'What was made is kept on request; the clean-up alone takes it away.';
+/** The last step of every proof; it also goes alone. */
+export const CLEANUP = { name: 'cleanup', title: 'Everything that was made is deleted again', expectedSeconds: 20 };
+const KEPT = 'What was made is kept on request; `halligan cloud verify --only cleanup` takes it away.';
 
 export interface VerifyOptions {
   /**
@@ -142,36 +143,67 @@ export async function verifyCloud(options: VerifyOptions): Promise<VerifyReport>
     const kept = started.size === 0 ? [] : await findLeftovers(scope, AbortSignal.timeout(SWEEP_MS * factor));
     return reportOf([...reports, { ...CLEANUP, state: 'skipped', seconds: 0, reason: KEPT, detail: { kept } }], []);
   }
+  const last = await cleanUp(clock, onStep, async () => {
+    const failures = await undoSteps(chosen, started, context, { timeoutFactor: factor });
+    return {
+      leftovers: started.size === 0 ? [] : await sweepAll(scope, factor),
+      // A first try that failed and a second that did not is worth knowing.
+      detail: failures.length > 0 ? { tried: failures.map(f => `${f.name}: ${f.problem.message}`) } : {},
+    };
+  });
+  return reportOf([...reports, last.step], last.leftovers);
+}
+
+/**
+ * Deletes what earlier proofs left, of all runs with this prefix: what was kept, and what a proof that was cut off made.
+ * @throws ProblemError request-invalid for a bad prefix
+ */
+export async function cleanUpCloud(options: VerifyOptions): Promise<VerifyReport> {
+  const { admin, spec, clock } = options;
+  const prefix = checkedPrefix(spec.prefix ?? PREFIX);
+  const scope = newScope(admin, prefix, options.pollMs);
+  const startedAtMs = clock.nowMs();
+  const startMs = clock.monotonicMs();
+  const { step, leftovers } = await cleanUp(clock, options.onStep, async () => {
+    const found = await findLeftovers(scope, AbortSignal.timeout(SWEEP_MS));
+    return {
+      leftovers: found.length === 0 ? [] : await sweepAll(scope, spec.timeoutFactor ?? 1),
+      detail: { found },
+    };
+  });
+  return {
+    ok: leftovers.length === 0,
+    run: prefix,
+    startedAtMs,
+    seconds: Math.round((clock.monotonicMs() - startMs) / 100) / 10,
+    aborted: false,
+    steps: [step],
+    leftovers,
+  };
+}
+
+/** The clean-up as a step of the report. */
+async function cleanUp(
+  clock: Clock,
+  onStep: VerifyOptions['onStep'],
+  work: () => Promise<{ readonly leftovers: readonly string[]; readonly detail: StepReport['detail'] }>,
+): Promise<{ readonly step: StepReport; readonly leftovers: readonly string[] }> {
   onStep?.({ kind: 'started', ...CLEANUP });
-  const cleanMs = clock.monotonicMs();
-  const failures = await undoSteps(chosen, started, context, { timeoutFactor: factor });
-  const leftovers = started.size === 0 ? [] : await sweepAll(scope, factor);
+  const beganMs = clock.monotonicMs();
+  const { leftovers, detail } = await work();
   const failed = leftovers.length > 0;
-  const last: StepReport = {
+  const step: StepReport = {
     ...CLEANUP,
     state: failed ? 'failed' : 'passed',
-    seconds: Math.round((clock.monotonicMs() - cleanMs) / 100) / 10,
+    seconds: Math.round((clock.monotonicMs() - beganMs) / 100) / 10,
     ...(failed
       ? {
           reason: `Left over: ${leftovers.join('; ')}`,
-          hint: 'Order the clean-up again when the service named works; everything of the proof begins with its prefix.',
+          hint: 'Order the clean-up again when the service named works (`halligan cloud verify --only cleanup`); everything of the proof begins with its prefix.',
         }
       : {}),
-    // A first try that failed and a second that did not is worth knowing.
-    detail: failures.length > 0 ? { tried: failures.map(f => `${f.name}: ${f.problem.message}`) } : {},
+    detail,
   };
-  onStep?.({ kind: 'ended', step: last });
-  return reportOf([...reports, last], leftovers);
-}
-
-/** Deletes what earlier proofs left, of all runs with this prefix: also of one that is running now. Returns what is still there. */
-export async function cleanUpCloud(options: {
-  readonly admin: OpenStackClient;
-  readonly prefix?: string;
-  readonly timeoutFactor?: number;
-}): Promise<{ readonly found: readonly string[]; readonly leftovers: readonly string[] }> {
-  const scope = newScope(options.admin, checkedPrefix(options.prefix ?? PREFIX));
-  const found = await findLeftovers(scope, AbortSignal.timeout(SWEEP_MS));
-  const leftovers = found.length === 0 ? [] : await sweepAll(scope, options.timeoutFactor ?? 1);
-  return { found, leftovers };
+  onStep?.({ kind: 'ended', step });
+  return { step, leftovers };
 }

@@ -12,7 +12,7 @@ export const ActionSchema = Type.Object({
   id: Type.String({ description: 'Unique in the cloud: NODE/SERVICE/RESOURCE.' }),
   node: Type.String(),
   service: Type.String(),
-  kind: Type.Enum(['packages', 'file', 'directory', 'unit', 'command', 'object']),
+  kind: Type.Enum(['machine', 'packages', 'file', 'directory', 'unit', 'command', 'object']),
   title: Type.String({ description: 'What will be done; begins with its verb.' }),
   reason: Type.String({ description: 'Why.' }),
   needs: Type.Array(Type.String(), { description: 'Ids of actions that must have succeeded before.' }),
@@ -31,6 +31,9 @@ export const PlanSchema = Type.Object({
       name: Type.String(),
       roles: Type.Array(Type.String()),
       reachable: Type.Boolean({ description: 'False: nothing is planned for it.' }),
+      expected: Type.Boolean({
+        description: 'It has no system yet: what is planned for it follows from its inventory.',
+      }),
       problem: Type.Union([ProblemSchema, Type.Null()]),
     }),
   ),

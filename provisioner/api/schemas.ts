@@ -171,6 +171,9 @@ export const ActionParamsSchema = Type.Object(
       Type.Enum(['quick', 'full'], { description: 'release: erase signatures only, or everything.' }),
     ),
     name: Type.Optional(NodeSchema.properties.name),
+    profile: Type.Optional(
+      Type.Boolean({ description: 'claim: false leaves out what would follow from its hardware profile.' }),
+    ),
   },
   closed,
 );

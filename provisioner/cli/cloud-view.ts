@@ -51,8 +51,10 @@ export function planSentence(plan: PlanView): string {
   if (summary.actions === 0)
     return `Nothing to do: ${silent.length > 0 ? 'the nodes that answer are' : 'the cloud is'} as wanted.${without} Hash ${plan.hash}.`;
   const restarts = actions.flatMap(restarted);
+  const installs = actions.filter(a => a.kind === 'machine').map(a => a.node);
   return `${[
     `${count(summary.actions, 'action')} on ${count(summary.nodes, 'node')}, about ${about(Math.max(1, summary.expectedSeconds))}`,
+    ...(installs.length > 0 ? [`installs ${few(installs)}`] : []),
     ...(restarts.length > 0 ? [`restarts ${few(restarts)}`] : []),
     ...(summary.interrupts.length > 0 ? [`interrupts ${few(summary.interrupts)}`] : []),
     `destroys ${summary.destroys.length > 0 ? summary.destroys.join(', ') : 'nothing'}`,
@@ -74,12 +76,13 @@ export function planText(plan: PlanView, options: { diff: boolean; colour: boole
     ...plan.nodes,
     ...[...new Set(plan.actions.map(a => a.node))]
       .filter(n => !known.has(n))
-      .map(name => ({ name, roles: [], reachable: true, problem: null })),
+      .map(name => ({ name, roles: [], reachable: true, expected: false, problem: null })),
   ];
   for (const node of nodes) {
     const own = plan.actions.filter(a => a.node === node.name);
     if (own.length === 0 && node.problem === null) continue;
-    out.push(plain(node.roles.length > 0 ? `${node.name} (${node.roles.join(', ')})` : node.name));
+    const roles = node.roles.length > 0 ? ` (${node.roles.join(', ')})` : '';
+    out.push(plain(`${node.name}${roles}${node.expected ? ', no system yet: planned from its inventory' : ''}`));
     if (node.problem) {
       const word = node.reachable ? 'warning' : 'not reachable';
       out.push(`  ${paint(word, 'red', colour)}: ${plain(node.problem.message)}`, `  ${plain(node.problem.hint)}`);

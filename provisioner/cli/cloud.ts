@@ -76,7 +76,9 @@ export function addCloudCommands(program: Command, deps: CliDeps): void {
       command(deps, async (context, options: { diff?: boolean }) => {
         const plan = await context.api().json<PlanView>('GET', '/cloud/drift');
         printPlan(context, plan, options.diff ?? false);
-        return plan.actions.length > 0 ? EXIT.failed : EXIT.ok;
+        // What was not looked at is not known to be as it was.
+        const unknown = plan.nodes.some(n => !n.reachable) || plan.problems.some(p => p.severity === 'refuse');
+        return plan.actions.length > 0 || unknown ? EXIT.failed : EXIT.ok;
       }),
     );
 

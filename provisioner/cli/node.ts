@@ -205,7 +205,11 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
       .action(
         command(deps, (context, selectors: string[], options: ActionOptions) => act(context, name, selectors, options)),
       );
-  action('claim', 'take available nodes for this site', c => c.option('--name <name>', 'name of the node from now on'));
+  action('claim', 'take available nodes for this site', c =>
+    c
+      .option('--name <name>', 'name of the node from now on')
+      .option('--no-profile', 'without what would follow from its hardware profile'),
+  );
   action('unclaim', 'give claimed nodes back');
   action('inspect', 'read the hardware again');
   action('install', 'install the operating system', c =>
@@ -309,7 +313,10 @@ async function act(
   const api = context.api();
   const wanted = [...new Set(selectors)];
   if (options.name !== undefined && wanted.length > 1) usage('--name is for one node at a time.');
-  const params: ActionParams = pick(options, 'image', 'wipe', 'layout', 'erase', 'name');
+  const params: ActionParams = {
+    ...pick(options, 'image', 'wipe', 'layout', 'erase', 'name'),
+    ...(options.profile === false ? { profile: false } : {}),
+  };
 
   // Looked up before anything is done, so that a misspelt name stops the command before it half happened.
   const before = new Map<string, NodeView>();

@@ -6,6 +6,7 @@ import type { EventFeed } from './events.js';
 import type { Executor, SshTarget } from './executor/types.js';
 import type { Journal } from './journal.js';
 import type { Log } from './log.js';
+import type { Machines } from './machines.js';
 import type { Problem } from './problem.js';
 import type { SecretStore } from './secrets.js';
 
@@ -29,6 +30,8 @@ export interface CloudHost {
   readonly nodes: () => readonly HandedNode[];
   /** A node by its name, whether it has roles or not. */
   readonly node: (name: string) => HandedNode | null;
+  /** Nodes whose roles wait for an installed system. */
+  readonly machines: Machines;
   /** Gives a node these roles and no other. @throws ProblemError site-owns */
   readonly setRoles: (name: string, roles: readonly string[]) => Promise<void>;
   /** A node is worked on, is done, or failed with its first problem. */

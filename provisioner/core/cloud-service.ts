@@ -8,7 +8,7 @@
 import type { ImageImportOptions } from './cloud-images.js';
 import type { Problem } from './problem.js';
 
-export type ActionKind = 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
+export type ActionKind = 'machine' | 'packages' | 'file' | 'directory' | 'unit' | 'command' | 'object';
 
 /** One thing that will be done. */
 export interface ActionView {
@@ -41,6 +41,8 @@ export interface PlanNode {
   readonly roles: readonly string[];
   /** False: it could not be looked at, and nothing is planned for it. */
   readonly reachable: boolean;
+  /** It has no system yet: what is planned beyond its installation follows from its inventory, and is planned anew then. */
+  readonly expected: boolean;
   /** Why it is not reachable, or what is wrong with it. */
   readonly problem: Problem | null;
 }

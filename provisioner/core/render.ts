@@ -168,6 +168,7 @@ const GRAMMARS: Readonly<Record<string, readonly Quoter[]>> = {
   network: ['ini'],
   py: ['py'],
   service: ['ini'],
+  timer: ['ini'],
   sh: ['sh'],
   sql: ['sql', 'sqlName'],
   yaml: ['yaml'],
@@ -190,7 +191,10 @@ function grammarOf(name: string): readonly Quoter[] {
  * What is wrong with a template, one sentence each; empty when nothing is.
  * @param name file name; its grammar decides which helpers may be used
  */
-export function lintTemplate(name: string, source: string): string[] {
+export const lintTemplate = (name: string, source: string): string[] => parseTemplate(name, source).findings;
+
+/** The tree is null where the source is no template at all. */
+function parseTemplate(name: string, source: string): { findings: string[]; program: hbs.AST.Program | null } {
   const allowed = grammarOf(name);
   const findings: string[] = [];
   const report = (node: hbs.AST.Node, message: string) => findings.push(`${name}:${node.loc.start.line}: ${message}`);
@@ -224,11 +228,14 @@ export function lintTemplate(name: string, source: string): string[] {
     }
   };
   try {
-    walk(Handlebars.parse(source));
+    // White space is left to the compiler, which would take it away twice.
+    const program = Handlebars.parseWithoutProcessing(source);
+    walk(program);
+    return { findings, program };
   } catch (error) {
     findings.push(`${name}: ${error instanceof Error ? error.message : error}`);
+    return { findings, program: null };
   }
-  return findings;
 }
 
 /** A frozen copy of plain data without prototypes; anything else (functions, class instances, cycles) throws. */
@@ -273,15 +280,17 @@ function createEngine(): typeof Handlebars {
   return engine;
 }
 
+const ENGINE = createEngine();
+
 /**
  * Compiles a template.
  * @param name `NAME.GRAMMAR.hbs`
  * @throws RenderError with every finding of the lint
  */
 export function compileTemplate(name: string, source: string): (values: TemplateValues) => string {
-  const findings = lintTemplate(name, source);
-  if (findings.length > 0) throw new RenderError(findings.join('\n'));
-  const template = createEngine().compile(source, { strict: true, noEscape: true, knownHelpersOnly: false });
+  const { findings, program } = parseTemplate(name, source);
+  if (findings.length > 0 || !program) throw new RenderError(findings.join('\n'));
+  const template = ENGINE.compile(program, { strict: true, noEscape: true, knownHelpersOnly: false });
   return values => {
     try {
       return template(plain(values, 'values'), {

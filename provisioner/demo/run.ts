@@ -119,7 +119,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDeps): Promise<Dem
       nodes,
       accel: lab.accel,
       wallSeconds: Math.round((clock.monotonicMs() - began) / 100) / 10,
-      server: { rssMaxMiB: rssMaxMiB(server.pid) },
+      server: { rssMaxMiB: server.usage().rssMaxMiB },
       imageSeconds: Math.round(imageSeconds * 10) / 10,
     };
     if (options.report) writeFileSync(options.report, `${JSON.stringify(report, null, 2)}\n`);
@@ -254,16 +254,6 @@ async function proveSsh(lab: Lab, node: NodeView, keyFile: string, dir: string):
     { timeout: 60_000 },
   );
   return stdout.trim();
-}
-
-/** High-water mark of the server's resident memory. */
-function rssMaxMiB(pid: number): number | null {
-  try {
-    const kib = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-    return kib === undefined ? null : Math.round(Number(kib) / 1024);
-  } catch {
-    return null;
-  }
 }
 
 function finish(

@@ -8,9 +8,20 @@ import type { Lab } from '../lab/index.js';
 import { type DemoClient, demoClient } from './client.js';
 
 const SERVER_START_MS = 30_000;
+/** Of the times in /proc/PID/stat: USER_HZ is 100 on every architecture that Node runs on. */
+const TICKS_PER_SECOND = 100;
+
+export interface ProcessUsage {
+  /** High water of its resident memory. */
+  readonly rssMaxMiB: number | null;
+  /** User and system time so far. */
+  readonly cpuSeconds: number | null;
+}
 
 export interface ServerProcess {
   readonly pid: number;
+  /** Null where it has ended. */
+  usage(): ProcessUsage;
   readonly exited: () => string | null;
   /** SIGTERM, then SIGKILL after ten seconds. */
   stop(): Promise<void>;
@@ -38,6 +49,7 @@ export function startServerProcess(lab: Lab, self: readonly string[], logFile: s
   });
   return {
     pid: child.pid ?? 0,
+    usage: () => usageOf(child.pid ?? 0),
     exited: () => ended,
     async stop() {
       if (ended !== null) return;
@@ -51,6 +63,27 @@ export function startServerProcess(lab: Lab, self: readonly string[], logFile: s
       child.kill('SIGKILL');
       await gone;
     },
+  };
+}
+
+function usageOf(pid: number): ProcessUsage {
+  const read = (file: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  const kib = /^VmHWM:\s+(\d+) kB/m.exec(read('status'))?.[1];
+  // utime and stime are the 14th and 15th field; the 2nd may hold blanks and ends with the last parenthesis.
+  const times = read('stat')
+    .replace(/^.*\) /s, '')
+    .split(' ')
+    .slice(11, 13)
+    .map(Number);
+  return {
+    rssMaxMiB: kib === undefined ? null : Math.round(Number(kib) / 1024),
+    cpuSeconds: times.length === 2 ? (times[0]! + times[1]!) / TICKS_PER_SECOND : null,
   };
 }
 

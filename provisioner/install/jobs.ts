@@ -1,6 +1,7 @@
 /** The node half's view of installing and erasing: plans made from node, site and images, as jobs for the executor. */
 import { fail, ProblemError } from '../core/problem.js';
 import type { ImageStore, OsImageManifest } from '../image/types.js';
+import { bootMac } from '../node/boot-nic.js';
 import type { JobMaker } from '../node/context.js';
 import type { Node } from '../node/types.js';
 import type { DiskLayout, Site } from '../site/schema.js';
@@ -97,13 +98,3 @@ function layoutOf(node: Node, kind: DiskLayout['kind'] | undefined): DiskLayout 
 
 const firmwareOf = (node: Node): 'bios' | 'uefi' =>
   node.status.ram?.firmware ?? node.status.platform ?? node.status.inventory?.firmware.type ?? 'bios';
-
-/** The NIC that carries the RAM environment's address; else the first that is known. */
-function bootMac(node: Node): string {
-  const address = node.status.ram?.address;
-  const nics = node.status.inventory?.nics ?? [];
-  const carrying = nics.find(nic => nic.addresses.some(text => text.split('/')[0] === address));
-  const mac = carrying?.mac ?? nics.find(nic => node.macs.includes(nic.mac.toLowerCase()))?.mac ?? node.macs[0];
-  if (mac === undefined) return fail('request-invalid', `${node.name} has no NIC that it could boot from.`);
-  return mac.toLowerCase();
-}

@@ -47,7 +47,10 @@ export function seed(intent: SeedIntent): Seed {
     hostname: intent.hostname,
     fqdn: `${intent.hostname}.${intent.domain}`,
     prefer_fqdn_over_hostname: false,
-    manage_etc_hosts: 'localhost',
+    // Once, at the first boot: afterwards the file is the operator's, or of the node's roles (roles/host). cloud-init's
+    // own management would put 127.0.1.1 back at each boot, and a service bound to its name would be reached by nobody.
+    manage_etc_hosts: false,
+    write_files: [{ path: '/etc/hosts', content: firstHosts(intent) }],
     ssh_deletekeys: false,
     ssh_genkeytypes: ['ed25519'],
     users: [
@@ -76,6 +79,14 @@ export function seed(intent: SeedIntent): Seed {
     userData,
   };
 }
+
+/** The node's own name resolves without DNS; nothing else is known yet. */
+const firstHosts = ({ hostname, domain }: SeedIntent): string => `127.0.0.1 localhost
+127.0.1.1 ${hostname}.${domain} ${hostname}
+::1 localhost ip6-localhost ip6-loopback
+ff02::1 ip6-allnodes
+ff02::2 ip6-allrouters
+`;
 
 function part(text: string | null, whose: string): string | null {
   if (text === null || text.trim() === '') return null;

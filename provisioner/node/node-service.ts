@@ -164,7 +164,7 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       if (params.name !== undefined && action === 'claim') given.name = params.name;
       let because = '';
       const change = (now: Node): NodeChange => {
-        const profiled = action === 'claim' ? byProfile(now) : null;
+        const profiled = action === 'claim' && params.profile !== false ? byProfile(now) : null;
         because = profiled?.sentence ?? '';
         return { ...profiled?.change, ...given, status: { ...status, ...profiled?.change.status } };
       };

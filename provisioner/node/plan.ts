@@ -22,6 +22,9 @@ const EXPECTED: Partial<Record<NodeAction, number>> = {
   'end-rescue': 180,
 };
 
+/** Rough seconds of an action; null where nothing is worked on. */
+export const expectedSeconds = (action: NodeAction): number | null => EXPECTED[action] ?? null;
+
 /** @param node as the API shows it: an inventory may be old or missing, then the sentences say less */
 export function planAction(node: NodeView, action: NodeAction, params: ActionParams): PlannedAction {
   const result = transition(node.state, action, node.status.rescueFrom ?? undefined);
@@ -50,6 +53,6 @@ export function planAction(node: NodeView, action: NodeAction, params: ActionPar
     refusal: result.ok ? null : result.sentence,
     destroys,
     interrupts,
-    expectedSeconds: EXPECTED[action] ?? null,
+    expectedSeconds: expectedSeconds(action),
   };
 }

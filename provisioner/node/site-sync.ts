@@ -4,11 +4,12 @@ import { usableSerial, usableUuid } from './identity.js';
 import type { NodeRepository } from './repository.js';
 import type { Node, NodeSpec } from './types.js';
 
+/** What the entry says; what it leaves open is the operator's, and stays as it was set. */
 const specOf = (entry: SiteNode): Partial<NodeSpec> => ({
-  address: entry.address ?? null,
-  bmc: entry.bmc ?? null,
-  roles: [...entry.roles],
-  install: entry.install ?? {},
+  ...(entry.address === undefined ? {} : { address: entry.address }),
+  ...(entry.bmc === undefined ? {} : { bmc: entry.bmc }),
+  ...(entry.roles.length === 0 ? {} : { roles: [...entry.roles] }),
+  ...(entry.install === undefined ? {} : { install: entry.install }),
   ...(entry.rack ? { rack: { name: entry.rack.name, unit: entry.rack.unit ?? null } } : {}),
 });
 

@@ -4,6 +4,7 @@
  */
 import { chooseDisks, foreignData } from '../install/disks.js';
 import type { Inventory } from '../inventory/types.js';
+import { bootNic } from '../node/boot-nic.js';
 import { usableSerial, usableUuid } from '../node/identity.js';
 import type { Node, NodeSpec } from '../node/types.js';
 import type { Profile } from '../site/profile-schema.js';
@@ -32,7 +33,7 @@ export interface NodeMatch {
   readonly node: string;
   /**
    * matched: one profile is left. ambiguous: several are. none: none is. held: it was claimed with a profile. named: the
-   * file names it under `nodes`. taken: somebody claimed it without a profile. uninspected: there is no inventory.
+   * file names it under `nodes`. taken: somebody claimed it without a profile, or gave it roles. uninspected: there is no inventory.
    */
   readonly kind: 'matched' | 'ambiguous' | 'none' | 'held' | 'named' | 'taken' | 'uninspected';
   readonly profile: string | null;
@@ -93,13 +94,6 @@ function entryFinder(site: ProfileSite): (node: Node) => SiteNode | undefined {
   };
 }
 
-/** The NIC that carries the RAM environment's address. */
-function bootMacOf(node: Node, inventory: Inventory): string | null {
-  const address = node.status.ram?.address;
-  const carrying = inventory.nics.find(n => n.addresses.some(a => a.split('/')[0] === address));
-  return carrying?.mac ?? inventory.nics.find(n => node.macs.includes(n.mac))?.mac ?? null;
-}
-
 function bmcOf(node: Node, profile: Profile, inventory: Inventory): { bmc: Bmc | null } | { reason: string } {
   if (node.spec.bmc || !profile.bmc) return { bmc: null };
   const address = inventory.bmc?.address;
@@ -158,6 +152,9 @@ export function matchProfiles(site: ProfileSite, nodes: readonly Node[]): NodeMa
         heldBy[index.get(had.name) ?? -1]?.push(node);
         plain(node, 'held', `It has the profile ${had.name}, number ${had.number}.`, had.name);
       } else plain(node, 'taken', 'It was claimed or adopted without a profile.');
+    } else if (node.spec.roles.length > 0 && !had) {
+      // Its roles may be in a plan already, by its name and with the disks that were shown.
+      plain(node, 'taken', `An operator gave it the roles ${node.spec.roles.join(', ')}.`);
     } else if (!inventory) plain(node, 'uninspected', 'Its inventory is not there yet.');
     else pool.push({ node, inventory, reasons: profiles.map(p => misfits(p.match, inventory)) });
   }
@@ -300,7 +297,7 @@ function becomes(
     install.disk_layout = layout;
   }
   if (network) {
-    const made = interfacesOf(network, inventory.nics, bootMacOf(node, inventory), number);
+    const made = interfacesOf(network, inventory.nics, bootNic(node), number);
     if (!made.ok) return { reason: `the network layout ${network.name} ${made.reason}` };
     for (const nic of made.interfaces)
       for (const address of nic.addresses) {

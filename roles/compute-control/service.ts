@@ -22,10 +22,12 @@ import {
   guarded,
   listenAddress,
   listening,
+  type ManagerRun,
   managers,
   openstackValues,
   sql,
   sqlEnv,
+  sqlOptions,
   startedBy,
   unitName,
   uwsgiApi,
@@ -42,27 +44,45 @@ const FROM_CONFIG = '{scheme}://{username}:{password}@{hostname}:{port}/';
 /** What create_cell says when there is a cell with these connections. */
 const CELL_EXISTS = 2;
 
-/** Tables and cells, in this order: cell0 holds servers that found no host, cell1 all others. */
+/** Cells in the API's database: cell0 holds servers that found no host, cell1 all others. */
+const CELLS: readonly ManagerRun[] = [
+  { words: ['api_db', 'sync'] },
+  { words: ['cell_v2', 'map_cell0', '--database_connection', `${FROM_CONFIG}nova_cell0?{query}`] },
+  {
+    words: [
+      ...['cell_v2', 'create_cell', '--name', 'cell1'],
+      ...['--transport-url', `${FROM_CONFIG}?{query}`, '--database_connection', `${FROM_CONFIG}{path}?{query}`],
+    ],
+    accept: [CELL_EXISTS],
+  },
+];
+
+/**
+ * Tables and cells. The two cells have the same tables, and making them takes Nova some hundred migrations: a new cloud
+ * makes them once, in cell1, and cell0 gets the finished ones. Its alembic_version comes last: until then it counts as new.
+ */
 function schema(ctx: ServiceContext): Resource {
   const query = (database: string, what: string) => sql(ctx, 'nova', database, what);
+  const manage = (...chains: (readonly ManagerRun[])[]) =>
+    managers('nova', 'nova-manage', 'nova.cmd.manage', ...chains);
+  const version = (database: string) => query(database, 'SELECT version_num FROM alembic_version');
+  const dump = `mysqldump ${sqlOptions(ctx, 'nova')} --no-tablespaces --skip-lock-tables --skip-comments`;
   return command({
     name: 'schema',
     title: 'Create the tables and cells of Nova',
     needs: ['database:ready'],
-    check: `[ "$(${query('nova_api', 'SELECT COUNT(*) FROM cell_mappings')})" -ge 2 ] && [ -n "$(${query('nova', 'SELECT version_num FROM alembic_version')})" ]`,
+    check: `[ "$(${query('nova_api', 'SELECT COUNT(*) FROM cell_mappings')})" -ge 2 ] && v=$(${version('nova')}) && [ -n "$v" ] && [ "$(${version('nova_cell0')})" = "$v" ]`,
     stamp: ctx.cloud.release.name,
-    apply: managers('nova', 'nova-manage', 'nova.cmd.manage', [
-      { words: ['api_db', 'sync'] },
-      { words: ['cell_v2', 'map_cell0', '--database_connection', `${FROM_CONFIG}nova_cell0?{query}`] },
-      {
-        words: [
-          ...['cell_v2', 'create_cell', '--name', 'cell1'],
-          ...['--transport-url', `${FROM_CONFIG}?{query}`, '--database_connection', `${FROM_CONFIG}{path}?{query}`],
-        ],
-        accept: [CELL_EXISTS],
-      },
-      { words: ['db', 'sync'] },
-    ]),
+    apply: `if [ "$(${query('information_schema', "SELECT COUNT(*) FROM TABLES WHERE TABLE_SCHEMA = 'nova_cell0' AND TABLE_NAME = 'alembic_version'")})" = 0 ]; then
+${manage(CELLS, [{ words: ['db', 'sync', '--local_cell'] }])}
+umask 077
+d=$(mktemp -d); trap 'rm -rf "$d"' EXIT
+${dump} --no-data --ignore-table=nova.alembic_version nova >"$d/tables"
+${dump} nova alembic_version >"$d/version"
+cat "$d/tables" "$d/version" | mysql ${sqlOptions(ctx, 'nova')} nova_cell0
+else
+${manage([...CELLS, { words: ['db', 'sync'] }])}
+fi`,
     env: sqlEnv(ctx, 'nova'),
     timeoutSeconds: 900,
     expectedSeconds: 30,
@@ -94,30 +114,53 @@ function daemon(
   ];
 }
 
-/** Hosts of hypervisors are looked up by the scheduler in a table of the API's database, which somebody must fill. */
+/**
+ * What `nova-manage cell_v2 discover_hosts` does (objects/host_mapping.py), without the seconds that its start takes: a
+ * mapping for each hypervisor that has none. Should a later Nova have other tables, nova-manage itself is asked.
+ */
+const MAP_HOSTS = `START TRANSACTION;
+INSERT INTO host_mappings (created_at, cell_id, host)
+  SELECT UTC_TIMESTAMP(), cell.id, new.host
+  FROM (SELECT DISTINCT host FROM nova.compute_nodes WHERE deleted = 0 AND COALESCE(mapped, 0) < 1) AS new
+  JOIN cell_mappings AS cell ON cell.name = 'cell1'
+  LEFT JOIN host_mappings AS old ON old.host = new.host
+  WHERE old.id IS NULL;
+UPDATE nova.compute_nodes SET mapped = 1
+  WHERE deleted = 0 AND COALESCE(mapped, 0) < 1 AND host IN (SELECT host FROM host_mappings);
+COMMIT;
+`;
+
+/**
+ * Hosts of hypervisors are looked up by the scheduler in a table of the API's database, which somebody must fill. Each for
+ * itself: one that does not come up must not keep the others out. The first maps all that have reported.
+ */
 function discoverHosts(ctx: ServiceContext): Resource[] {
-  const hosts = nodesWith(ctx.cloud, 'hypervisor').map(n => n.name);
-  if (hosts.length === 0 || nodesWith(ctx.cloud, 'compute-control')[0]?.name !== ctx.node.name) return [];
-  const listed = hosts.map(h => `'${h}'`).join(',');
-  const count = (database: string, what: string) =>
-    `[ "$(${sql(ctx, 'nova', database, `SELECT COUNT(DISTINCT host) FROM ${what} WHERE host IN (${listed})`)})" = ${hosts.length} ]`;
-  return [
-    command({
-      name: 'discover-hosts',
-      title: `Map the hypervisors ${hosts.join(', ')} to the cell`,
-      needs: ['hypervisor:done'],
-      check: count('nova_api', 'host_mappings'),
-      apply: `end=$(($(date +%s) + 420))
-until ${count('nova', 'compute_nodes')}; do
-  [ "$(date +%s)" -lt "$end" ] || { echo 'A hypervisor did not report to Nova within 7 minutes: look at /var/log/nova/nova-compute.log there.'; exit 1; }
+  if (nodesWith(ctx.cloud, 'compute-control')[0]?.name !== ctx.node.name) return [];
+  return nodesWith(ctx.cloud, 'hypervisor').flatMap(({ name }) => {
+    const has = (database: string, what: string) =>
+      `[ "$(${sql(ctx, 'nova', database, `SELECT COUNT(*) FROM ${what} WHERE host = '${name}'`)})" -gt 0 ]`;
+    const mapped = has('nova_api', 'host_mappings');
+    return branch(`discover-${name}`, [
+      command({
+        name: `discover-host-${name}`,
+        title: `Map the hypervisor ${name} to the cell`,
+        needs: [`hypervisor:done@${name}`],
+        check: mapped,
+        apply: `exec 9>/run/lock/halligan-discover-hosts
+end=$(($(date +%s) + 420))
+until ${has('nova', 'compute_nodes')}; do
+  [ "$(date +%s)" -lt "$end" ] || { echo 'It did not report to Nova within 7 minutes: look at /var/log/nova/nova-compute.log there.'; exit 1; }
   sleep 0.5
 done
-${as('nova', 'nova-manage cell_v2 discover_hosts')}`,
-      env: sqlEnv(ctx, 'nova'),
-      timeoutSeconds: 540,
-      expectedSeconds: 6,
-    }),
-  ];
+flock 9
+${mapped} || mysql ${sqlOptions(ctx, 'nova')} nova_api <<'SQL' || ${as('nova', 'nova-manage cell_v2 discover_hosts')}
+${MAP_HOSTS}SQL`,
+        env: sqlEnv(ctx, 'nova'),
+        timeoutSeconds: 900,
+        expectedSeconds: 1,
+      }),
+    ]);
+  });
 }
 
 function build(ctx: ServiceContext): readonly Resource[] {
@@ -160,8 +203,8 @@ function build(ctx: ServiceContext): readonly Resource[] {
       'conductor',
       daemon(ctx, 'conductor', 'nova-conductor', {
         interrupts: 'Requests about servers wait for some seconds.',
-        // A hypervisor talks to it first of all.
-        provides: ['compute-control:ready'],
+        // A hypervisor talks to it first of all, and to nothing else of Nova.
+        provides: ['compute-control:ready', 'compute-control:conductor'],
       }),
     ),
     ...branch(

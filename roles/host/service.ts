@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ARCHIVES_FILE, archivesText } from '../../installer/model/archives.js';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
@@ -70,6 +71,24 @@ function hardening(): readonly Resource[] {
   ];
 }
 
+/**
+ * What update-ca-certificates(8) does, for one certificate more: link, link by its hash, end of the bundle. It reads all 140
+ * anew, some thousand processes, while every other step of a new node waits. Where ours was there before, or somebody hooks
+ * in (Java), it runs itself.
+ */
+const TRUST = `cd /etc/ssl/certs
+if [ ! -s ca-certificates.crt ] || [ -L ${CA_FILE} ] || [ -n "$(ls -A /etc/ca-certificates/update.d 2>/dev/null)" ]; then
+  exec update-ca-certificates
+fi
+hash=$(openssl x509 -noout -subject_hash -in ${CA_SOURCE})
+n=0
+while [ -e "$hash.$n" ]; do n=$((n + 1)); done
+sed -e '$a\\' ca-certificates.crt ${CA_SOURCE} >ca-certificates.crt.new
+chmod 0644 ca-certificates.crt.new
+mv -f ca-certificates.crt.new ca-certificates.crt
+ln -sf "$(basename ${CA_FILE})" "$hash.$n"
+ln -sf ${CA_SOURCE} ${CA_FILE}`;
+
 function build(ctx: ServiceContext): readonly Resource[] {
   const { cloud, node } = ctx;
   const known = new Set([cloud.api.address, ...cloud.nodes.flatMap(n => [n.name, n.fqdn])]);
@@ -78,6 +97,10 @@ function build(ctx: ServiceContext): readonly Resource[] {
     packages([...ctx.release.packages, ...(keepsTime(ctx) ? [option(ctx, 'time_package')] : [])], {
       preseed: ctx.release.preseed,
     }),
+    // The packages came from there already; where the site says where they come from, that names these archives too.
+    ...(cloud.settings.packages === null && cloud.release.archives.length > 0
+      ? [file({ path: ARCHIVES_FILE, content: archivesText(cloud.release.archives) })]
+      : []),
     directory({ path: '/var/lib/halligan', mode: 0o755 }),
     command({
       name: 'hostname',
@@ -85,7 +108,8 @@ function build(ctx: ServiceContext): readonly Resource[] {
       check: `[ "$(hostname)" = ${node.name} ] && [ "$(cat /etc/hostname)" = ${node.name} ]`,
       apply: `echo ${node.name} >/etc/hostname\nhostname ${node.name}`,
     }),
-    // Its work was done at the first boot; at later ones it would write /etc/hosts anew.
+    // Its work was done at the first boot. At later ones it would write /etc/hosts and the hostname anew where the host's own
+    // configuration says so (adopted hosts; what we install leaves both alone).
     file({
       path: '/etc/cloud/cloud-init.disabled',
       content: '# By Halligan: this node has roles, which keep it as it should be.\n',
@@ -104,7 +128,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
       title: "Trust the site's CA",
       check: `[ ${CA_FILE} -ef ${CA_SOURCE} ] && grep -qF "$(sed -n 3p ${CA_SOURCE})" /etc/ssl/certs/ca-certificates.crt`,
       stamp: createHash('sha256').update(ctx.tls.ca).digest('hex').slice(0, 32),
-      apply: 'update-ca-certificates',
+      apply: TRUST,
     }),
     ...(setsKernel(ctx)
       ? [

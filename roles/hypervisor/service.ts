@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { type CloudModel, type CloudNode, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { HYPERVISOR_UNIT } from '../../installer/pki/site.js';
 import { firstRefusal, optionalPackages, userspaceDatapath } from '../network-agent/chassis.js';
 import { dropIn, guarded, NOVA_FILES, openstackValues, unitName } from '../shared.js';
 import { cephMonitors, usesCeph } from '../volume-backend/ceph.js';
@@ -171,13 +172,11 @@ virsh -q secret-set-value --secret ${uuid} --file "$d/value"`,
 }
 
 function libvirt(context: ServiceContext): readonly Resource[] {
-  const { cloud, node, template } = context;
+  const { node, template } = context;
   const libvirtd = unitName(context, 'libvirt');
   const tlsSocket = unitName(context, 'libvirt_tls');
   const socketFile = dropIn(tlsSocket);
   const listen = `${node.address}:${MIGRATION_PORT}`;
-  // Only hypervisors have instances to hand over.
-  const peers = nodesWith(cloud, 'hypervisor').flatMap(n => [n.name, n.fqdn]);
   return [
     ...pki(context),
     file({
@@ -187,7 +186,7 @@ function libvirt(context: ServiceContext): readonly Resource[] {
     }),
     file({
       path: '/etc/libvirt/libvirtd.conf',
-      content: template('etc/libvirt/libvirtd.conf.hbs', { peers }),
+      content: template('etc/libvirt/libvirtd.conf.hbs', { unit: HYPERVISOR_UNIT }),
     }),
     ...checksumWrapper(context),
     // libvirt and QEMU (screens, migrations) take the TLS versions of the system; QEMU has no option of its own.
@@ -281,7 +280,7 @@ function build(context: ServiceContext): readonly Resource[] {
         'messaging:ready',
         'identity:catalog',
         'placement:ready',
-        'compute-control:ready',
+        'compute-control:conductor',
         `network-agent:ready@${node.name}`,
       ],
       // The unit tells systemd when nova-compute has its record in Nova; then it holds connections to RabbitMQ.

@@ -2,7 +2,7 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import type { CloudModel, CloudNode } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { ovnSouthbound } from '../network-control/service.js';
-import { CA_FILE, certificate, guarded, NEUTRON_FILES, unitName } from '../shared.js';
+import { CA_FILE, certificate, dropIn, guarded, NEUTRON_FILES, unitName } from '../shared.js';
 import {
   bridgeMappings,
   bridgesOf,
@@ -19,6 +19,8 @@ const SSL = '/etc/openvswitch/ssl';
 const SCRIPT = '/usr/local/sbin/halligan-bridges';
 const COMPAT = '/usr/local/sbin/halligan-chassis-compat';
 const BRIDGES = '/etc/halligan/bridges';
+/** Of the package openvswitch-switch, which requires it: masked, Open vSwitch would not start. */
+const RECORD_HOSTNAME = 'ovs-record-hostname.service';
 const PROBE_MS = 60_000;
 
 /** Keys of Open_vSwitch.external_ids that ovn-controller reads; null: must not be there. */
@@ -164,7 +166,7 @@ function metadataAgent(context: ServiceContext): readonly Resource[] {
 }
 
 function build(context: ServiceContext): readonly Resource[] {
-  const { node, release } = context;
+  const { node, release, template } = context;
   const systemId = '/etc/openvswitch/system-id.conf';
   const resources: Resource[] = [
     packages([...release.packages, ...optionalPackages(context, 'metadata', node.services.includes('hypervisor'))], {
@@ -173,6 +175,11 @@ function build(context: ServiceContext): readonly Resource[] {
     ...release.mask.map(masked),
     // Otherwise ovs-ctl makes up a new identity at each boot, and the old chassis' record blocks the new one's tunnels.
     file({ path: systemId, content: `${node.name}\n` }),
+    // For the next boot only, and so watched by no unit: to restart it restarts Open vSwitch, which requires it.
+    file({
+      path: dropIn(RECORD_HOSTNAME),
+      content: template('etc/systemd/system/ovs-record-hostname.service.d/halligan.conf.hbs', { host: node.name }),
+    }),
     ...certificate(context, SSL, 'root').resources,
     unit({
       unit: unitName(context, 'switch'),

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import type { ServiceContext } from '../../installer/model/catalogue.js';
 import { type CloudModel, type CloudNode, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, type Resource } from '../../installer/model/resources.js';
+import { guarded } from '../shared.js';
 
 /** 2^10 partitions: enough for some ten disks, and little work for replicators of small clouds. It cannot be changed later. */
 const PART_POWER = 10;
@@ -105,6 +106,7 @@ export function swiftCommon(context: ServiceContext): readonly Resource[] {
   const script = builderScript(cloud);
   return [
     directory({ path: '/etc/swift', group: 'swift', mode: 0o750 }),
+    guarded('swift', ['/etc/swift/*.conf', '/etc/swift/*.ini', '/etc/swift/mime.types']),
     file({
       path: '/etc/swift/swift.conf',
       content: template('etc/swift/swift.conf.hbs', {

@@ -3,7 +3,11 @@
  * compute and shrunk again. Real packages, real services, real virtual machines.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { VerifyReport } from '../../provisioner/core/cloud-service.js';
 import { cloudUp, failuresOf, NETWORKS, type TestCloud } from '../harness/cloud.js';
+
+const failed = (report: VerifyReport) =>
+  report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`);
 
 let cloud: TestCloud;
 beforeAll(async () => {
@@ -60,13 +64,22 @@ describe('a cloud from hosts that answer SSH', () => {
 
   it('is proved: virtual machines, networks, volumes, console, dashboard, objects', async () => {
     const report = await cloud.verify();
-    const bad = report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`);
-    expect(bad).toEqual([]);
+    expect(failed(report)).toEqual([]);
     expect(report.leftovers).toEqual([]);
     expect(report.ok).toBe(true);
     const skipped = report.steps.filter(s => s.state === 'skipped').map(s => s.name);
     // One compute: nowhere to move to.
     expect(skipped.sort()).toEqual(['live-migrate', 'migrate']);
+  });
+
+  it('is as secure as the Security Guide asks', async () => {
+    const report = await cloud.security();
+    expect(failed(report)).toEqual([]);
+    const of = (state: string) => report.steps.filter(s => s.state === state);
+    expect(of('passed').length).toBeGreaterThan(60);
+    // What does not apply says why.
+    expect(of('skipped').filter(s => !s.message)).toEqual([]);
+    console.log(`security: ${of('passed').length} passed, ${of('skipped').length} do not apply`);
   });
 
   it('is left alone by a second apply, which takes seconds', async () => {
@@ -121,7 +134,28 @@ describe('a cloud that grows and shrinks', () => {
     const { result } = await cloud.apply();
     expect(failuresOf(result)).toBe('');
     const report = await cloud.verify({ only: ['east-west', 'migrate', 'live-migrate'] });
-    expect(report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`)).toEqual([]);
+    expect(failed(report)).toEqual([]);
     expect(report.steps.find(s => s.name === 'live-migrate')?.state).toBe('passed');
+  });
+
+  it('gives it up again: its servers move, and no record of it is left', async () => {
+    // A server on each compute, left to run.
+    expect(failed(await cloud.verify({ only: ['ssh'], keep: true }))).toEqual([]);
+    const { run, result } = await cloud.remove('cmp2');
+    expect(failuresOf(result)).toBe('');
+    expect(run.state).toBe('done');
+    const left = await cloud.lab.ssh(
+      'ctl',
+      `mysql -N -e "SELECT host FROM nova.services WHERE deleted = 0 UNION SELECT host FROM nova.compute_nodes WHERE deleted = 0
+        UNION SELECT host FROM nova_api.host_mappings UNION SELECT name FROM placement.resource_providers"; ovn-sbctl list chassis`,
+    );
+    expect(left).toContain('cmp');
+    expect(left).not.toContain('cmp2');
+    // Both servers are on the one that stays.
+    expect(await cloud.lab.ssh('cmp', 'virsh list --name | grep -c .')).toBe('2');
+    expect((await cloud.plan()).actions).toEqual([]);
+    const cleaned = await cloud.verify({ only: ['cleanup'] });
+    expect(failed(cleaned)).toEqual([]);
+    expect(cleaned.leftovers).toEqual([]);
   });
 });

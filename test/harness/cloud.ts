@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { join, resolve } from 'node:path';
 import { parse, stringify } from 'yaml';
 import type { NodeFacts } from '../../installer/model/cloud.js';
-import { packagesOfRoles } from '../../installer/model/packages.js';
+import { type BakeList, packagesOfRoles } from '../../installer/model/packages.js';
 import { loadRelease } from '../../installer/model/releases.js';
 import { systemClock as clock } from '../../provisioner/core/clock.js';
 import {
@@ -17,7 +17,12 @@ import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import type { FeedEvent } from '../../provisioner/core/events.js';
 import type { Run } from '../../provisioner/core/journal.js';
 import type { DemoClient } from '../../provisioner/demo/client.js';
-import { connected, type ServerProcess, startServerProcess } from '../../provisioner/demo/server-process.js';
+import {
+  connected,
+  type ProcessUsage,
+  type ServerProcess,
+  startServerProcess,
+} from '../../provisioner/demo/server-process.js';
 import { buildGuestImage } from '../../provisioner/image/guest.js';
 import { cloudSettings } from '../../provisioner/site/cloud.js';
 import { loadSiteOrThrow } from '../../provisioner/site/load.js';
@@ -56,8 +61,16 @@ export interface TestCloud {
   /** Applies, waits for the end and yields the result. */
   apply(options?: { confirmed?: string[]; nodes?: string[] }): Promise<{ run: Run; result: ApplyResult }>;
   verify(options?: { only?: string[]; keep?: boolean }): Promise<VerifyReport>;
+  /** The Security Guide's checks. */
+  security(): Promise<VerifyReport>;
+  /** Drains a node, takes it out of the cloud and yields the result. */
+  remove(node: string): Promise<{ run: Run; result: ApplyResult }>;
   waitFor(runId: string, seconds: number): Promise<Run>;
   adopt(host: string, roles: readonly string[]): Promise<void>;
+  /** What a node with these roles has installed, in this cloud. */
+  packagesOf(roles: readonly string[]): BakeList;
+  /** Memory and CPU of the server that runs now. */
+  serverUsage(): ProcessUsage;
   /** Changes the `cloud` part of the site file and starts the server anew. */
   reconfigure(change: (cloud: Record<string, unknown>) => void): Promise<void>;
   crashAndRestart(): Promise<void>;
@@ -178,6 +191,18 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       await new Promise(r => setTimeout(r, 300));
     }
   };
+  const applied = async ({ runId }: { runId: string }) => {
+    const run = await waitFor(runId, 1500);
+    const result = asApplyResult(run.result);
+    if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
+    return { run, result };
+  };
+  const reported = async ({ runId }: { runId: string }) => {
+    const run = await waitFor(runId, 1500);
+    const report = asVerifyReport(run.result);
+    if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
+    return report;
+  };
   const cloud: TestCloud = {
     lab,
     events,
@@ -185,18 +210,16 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
     plan: () => client.get('/cloud/plan'),
     waitFor,
     async apply(options = {}) {
-      const { runId } = await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options });
-      const run = await waitFor(runId, 1500);
-      const result = asApplyResult(run.result);
-      if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
-      return { run, result };
+      return applied(await client.post<{ runId: string }>('/cloud/apply', { confirmed: [], ...options }));
     },
     async verify(options = {}) {
-      const { runId } = await client.post<{ runId: string }>('/cloud/verify', options);
-      const run = await waitFor(runId, 1500);
-      const report = asVerifyReport(run.result);
-      if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
-      return report;
+      return reported(await client.post<{ runId: string }>('/cloud/verify', options));
+    },
+    async security() {
+      return reported(await client.post<{ runId: string }>('/cloud/security', {}));
+    },
+    async remove(node) {
+      return applied(await client.post<{ runId: string }>(`/cloud/nodes/${node}/remove`, { force: false }));
     },
     async adopt(name, roles) {
       const host = lab.host(name);
@@ -209,6 +232,8 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       });
       await client.patch(`/nodes/${name}`, { roles });
     },
+    packagesOf: bake,
+    serverUsage: () => server.usage(),
     async reconfigure(change) {
       const site = parse(readFileSync(sitePath, 'utf8')) as { cloud: Record<string, unknown> };
       change(site.cloud);

@@ -369,6 +369,27 @@ describe('detached work on real systemd', () => {
     }
   });
 
+  it('waits for a session while the login manager of the node is stuck, and runs the command once', async () => {
+    await executor().run(
+      target(),
+      'rm -f /root/once; (sleep 6; systemctl kill -s CONT systemd-logind) >/dev/null 2>&1 & systemctl kill -s STOP systemd-logind',
+    );
+    const began = Date.now();
+    const result = await executor({ connectTimeoutMs: 2000 }).run(target(), 'echo in; echo once >>/root/once');
+    expect(result).toMatchObject({ code: 0, stdout: 'in\n' });
+    // The login itself is not held up: without the wait for the session, the channel would count as not opened.
+    expect(Date.now() - began).toBeGreaterThan(2500);
+    expect((await executor().run(target(), 'cat /root/once')).stdout).toBe('once\n');
+  });
+
+  it('goes on where sshd opens no more channels: commands that were given up still run on the connection', async () => {
+    const e = executor();
+    for (let i = 0; i < 12; i++)
+      expect(await codeOf(e.run(target(), 'sleep 90', { timeoutMs: 300 }))).toBe('timed-out');
+    expect((await e.run(target(), 'echo on')).stdout).toBe('on\n');
+    expect(e.stats().connections).toBe(1);
+  });
+
   it('refuses a real sshd with another host key without trying to log in', async () => {
     const e = executor();
     const other = target({ hostKey: soundKeyPair().public });

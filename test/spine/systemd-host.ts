@@ -24,7 +24,7 @@ const run = promisify(execFile);
 
 const SUITE = 'bookworm';
 const PACKAGES =
-  'systemd-sysv,openssh-server,sudo,iproute2,dbus,kmod,udev,pciutils,dmidecode,ethtool,lshw,smartmontools,python3-minimal';
+  'systemd-sysv,libpam-systemd,openssh-server,sudo,iproute2,dbus,kmod,udev,pciutils,dmidecode,ethtool,lshw,smartmontools,python3-minimal';
 
 /** The root file system, built once and kept in the cache. */
 async function rootFileSystem(): Promise<string> {

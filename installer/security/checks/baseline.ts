@@ -265,7 +265,7 @@ const identity: readonly SecurityCheck[] = [
           ];
         }),
       ),
-    remark: () => 'They are not rotated by themselves.',
+    remark: () => 'Those of tokens are rotated each day by keystone-fernet-rotate.timer; those of credentials are not.',
   }),
   check({
     id: 'Halligan-EC2',

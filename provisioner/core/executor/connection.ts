@@ -1,5 +1,6 @@
 /** One SSH connection: host key verified before anything else, keepalive, errors as problems of the catalogue. */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import net from 'node:net';
 import ssh2, { type ClientChannel, type ServerHostKeyAlgorithm } from 'ssh2';
 import { fail, type Problem, ProblemError, problem } from '../problem.js';
 import type { SshTarget } from './types.js';
@@ -11,21 +12,29 @@ export type SshAuth =
   | { readonly kind: 'agent'; readonly socket: string };
 
 export interface SshConnection {
-  /** Opens a channel and starts the command on it. Throws ProblemError ssh-failed. */
+  /**
+   * Opens a channel and starts the command on it.
+   * @throws ProblemError ssh-failed; its `detail.began` is false when the command was never sent
+   */
   exec(command: string): Promise<ClientChannel>;
   /** Calls back when the connection is gone, whoever ended it; at once when it already is. Returns the way to stop. */
   onClosed(callback: () => void): () => void;
+  /** Says good-bye; the connection is gone within CLOSE_MS, also when the peer has vanished. */
   close(): void;
 }
 
 export interface ConnectOptions {
   readonly auth: SshAuth;
   readonly connectTimeoutMs: number;
+  /** How long the node may take from the accepted login to the first answer in the session. */
+  readonly sessionTimeoutMs: number;
   readonly signal?: AbortSignal;
 }
 
 const KEEPALIVE_MS = 15_000;
 const KEEPALIVE_MISSES = 3;
+/** A peer that is gone never answers the good-bye. */
+const CLOSE_MS = 2000;
 
 /** The algorithms that prove possession of a host key of this type; an `ssh-rsa` key signs with SHA-2 (RFC 8332). */
 const HOST_KEY_ALGORITHMS: Readonly<Record<string, readonly ServerHostKeyAlgorithm[]>> = {
@@ -82,12 +91,17 @@ interface DialOptions extends ConnectOptions {
 
 function dial(target: SshTarget, options: DialOptions): Promise<SshConnection> {
   const { auth, signal } = options;
+  const name = targetName(target);
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const client = new ssh2.Client();
+    // Our own: the client destroys no socket that was ended, and so would wait for ever for a peer that is gone.
+    const socket = net.connect({ host: target.address, port: target.port ?? 22 });
     let refused: Problem | undefined;
+    let authenticated = false;
     let ready = false;
     let closed = false;
+    let sessionTimer: NodeJS.Timeout | undefined;
     const callbacks = new Set<() => void>();
     const onClosed = (callback: () => void): (() => void) => {
       if (closed) queueMicrotask(callback);
@@ -95,81 +109,109 @@ function dial(target: SshTarget, options: DialOptions): Promise<SshConnection> {
       return () => callbacks.delete(callback);
     };
     const onAbort = () => {
-      client.destroy();
+      socket.destroy();
       settle(() => reject(signal!.reason));
     };
     const settle = (action: () => void) => {
+      clearTimeout(sessionTimer);
       signal?.removeEventListener('abort', onAbort);
       action();
     };
+    const giveUp = (why: Problem) => settle(() => reject(new ProblemError(why)));
+    const noSession = (reason: string): Problem =>
+      problem('ssh-failed', `${name} accepted our login but did not open a session: ${reason}.`, {
+        hint: `Look at systemd-logind and at the load of ${target.address}: sshd waits for both before a session begins.`,
+        detail: { began: false },
+      });
     signal?.addEventListener('abort', onAbort, { once: true });
     client.on('error', (error: ClientError) => {
       // After `ready`, 'close' follows and the channels end with it; before, this is the answer.
-      if (!ready) settle(() => reject(new ProblemError(refused ?? connectProblem(error, target, options.hostKeyType))));
-      client.destroy();
+      if (!ready)
+        giveUp(
+          refused ?? (authenticated ? noSession(error.message) : connectProblem(error, target, options.hostKeyType)),
+        );
+      socket.destroy();
     });
     client.on('close', () => {
       closed = true;
       for (const callback of [...callbacks]) callback();
       callbacks.clear();
-      if (!ready)
-        settle(() =>
-          reject(
-            new ProblemError(refused ?? problem('ssh-failed', `${targetName(target)} closed the connection at once.`)),
-          ),
-        );
-    });
-    client.on('ready', () => {
-      ready = true;
-      settle(() =>
-        resolve({
-          onClosed,
-          close: () => {
-            client.end();
-            // A peer that is gone never answers the disconnect.
-            setTimeout(() => client.destroy(), 2000).unref();
-          },
-          exec: command =>
-            new Promise((done, broken) => {
-              const lost = (reason: string, began: boolean) => {
-                clearTimeout(timer);
-                forget();
-                const message = `${targetName(target)} did not open a channel: ${reason}.`;
-                broken(new ProblemError(problem('ssh-failed', message, { detail: { began } })));
-              };
-              // ssh2 forgets the callback when the connection ends before the answer.
-              const forget = onClosed(() => lost('the connection was closed', false));
-              const timer = setTimeout(() => {
-                lost('no answer', true);
-                client.destroy();
-              }, options.connectTimeoutMs);
-              try {
-                client.exec(command, (error, channel) => {
-                  if (error) return lost(error.message, false);
-                  clearTimeout(timer);
-                  forget();
-                  done(channel);
-                });
-              } catch (error) {
-                lost((error as Error).message, false);
-              }
-            }),
-        }),
+      if (ready) return;
+      giveUp(
+        refused ??
+          (authenticated
+            ? noSession('it closed the connection')
+            : problem('ssh-failed', `${name} closed the connection at once.`)),
       );
+    });
+    const exec = (command: string): Promise<ClientChannel> =>
+      new Promise((done, broken) => {
+        let sent = false;
+        const lost = (reason: string) => {
+          clearTimeout(timer);
+          forget();
+          const what = sent ? 'did not start a command' : 'did not open a channel';
+          broken(new ProblemError(problem('ssh-failed', `${name} ${what}: ${reason}.`, { detail: { began: sent } })));
+        };
+        // ssh2 forgets the callback when the connection ends before the answer.
+        const forget = onClosed(() => lost('the connection was closed'));
+        const timer = setTimeout(() => {
+          lost('no answer');
+          socket.destroy();
+        }, options.connectTimeoutMs);
+        const opening = {
+          // Read when the channel stands, just before the command goes out on it: nothing else tells.
+          get env(): Record<string, string> {
+            sent = true;
+            return {};
+          },
+        };
+        try {
+          client.exec(command, opening, (error, channel) => {
+            // An answer that says no, be it to the channel or to the command: nothing runs.
+            if (error) sent = false;
+            if (error) return lost(error.message);
+            clearTimeout(timer);
+            forget();
+            done(channel);
+          });
+        } catch (error) {
+          lost((error as Error).message);
+        }
+      });
+    const close = () => {
+      client.end();
+      const timer = setTimeout(() => socket.destroy(), CLOSE_MS);
+      onClosed(() => clearTimeout(timer));
+    };
+    client.on('ready', () => {
+      authenticated = true;
+      // sshd answers nothing between the accepted login and the end of PAM's session modules. Where systemd-logind is
+      // there, pam_systemd waits for it, and it for a systemd that is busy: many seconds on a node that is being laid
+      // down. Waited for here, it is no time of a command, and it is sure that nothing has begun. The question is one
+      // that any server may deny: to cancel a forwarding that was never asked for (RFC 4254, section 7.1).
+      sessionTimer = setTimeout(() => {
+        giveUp(noSession(`no answer within ${options.sessionTimeoutMs / 1000} seconds`));
+        socket.destroy();
+      }, options.sessionTimeoutMs);
+      client.unforwardIn('127.0.0.1', 0, () => {
+        if (closed || ready) return;
+        ready = true;
+        settle(() => resolve({ onClosed, close, exec }));
+      });
     });
     const verifier = (key: Buffer): boolean => {
       if (options.verify(key)) return true;
       refused ??= problem(
         'host-key-mismatch',
-        `${targetName(target)} showed the SSH host key ${hostKeyFingerprint(key)}, not the one it handed over.`,
+        `${name} showed the SSH host key ${hostKeyFingerprint(key)}, not the one it handed over.`,
         { detail: { fingerprint: hostKeyFingerprint(key) } },
       );
       return false;
     };
     try {
       client.connect({
-        host: target.address,
-        port: target.port ?? 22,
+        sock: socket,
         username: target.user,
         readyTimeout: options.connectTimeoutMs,
         keepaliveInterval: KEEPALIVE_MS,
@@ -181,7 +223,8 @@ function dial(target: SshTarget, options: DialOptions): Promise<SshConnection> {
         ...(auth.kind === 'agent' ? { agent: auth.socket, authHandler: ['agent'] } : {}),
       });
     } catch (error) {
-      settle(() => reject(new ProblemError(connectProblem(error as ClientError, target, options.hostKeyType))));
+      socket.destroy();
+      giveUp(connectProblem(error as ClientError, target, options.hostKeyType));
     }
   });
 }
@@ -214,6 +257,7 @@ export async function scanHostKey(
   try {
     const connection = await dial(looked, {
       ...options,
+      sessionTimeoutMs: options.connectTimeoutMs,
       auth: { kind: 'password', password: '' },
       algorithms: HOST_KEY_ALGORITHMS['ssh-ed25519']!,
       hostKeyType: 'ssh-ed25519',

@@ -25,6 +25,8 @@ interface CommonOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly connectTimeoutMs?: number;
+  /** From the accepted login to the session: sshd waits for the node's login manager meanwhile. 45 seconds by default. */
+  readonly sessionTimeoutMs?: number;
   /** An unused connection is closed after this long. */
   readonly idleMs?: number;
   /** Followers of detached work give their connection to others after this long, when all are taken. */
@@ -42,6 +44,8 @@ const OUTPUT_MAX_BYTES = 16 * 1024 * 1024;
 const CHANNELS = 4;
 /** Beyond RuntimeMaxSec of the unit, for stopping it and for a last look at it. */
 const GRACE_MS = 60_000;
+/** Connections on which a command is tried that was never sent. */
+const OPEN_TRIES = 3;
 const BACKOFF_MS = [250, 500, 1000, 2000, 5000] as const;
 
 interface Streamed {
@@ -59,6 +63,7 @@ interface StreamOptions {
   readonly signal?: AbortSignal | undefined;
   /** The pool may ask for the connection at any time; the stream then ends as `yielded`. */
   readonly mayYield?: boolean;
+  readonly onSend?: (() => void) | undefined;
   readonly onStdout: (chunk: Buffer) => void;
 }
 
@@ -78,10 +83,11 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
   const { clock, log } = options;
   const auth: SshAuth = 'auth' in options ? options.auth : { kind: 'key', privateKey: options.privateKey };
   const connectTimeoutMs = options.connectTimeoutMs ?? 15_000;
+  const sessionTimeoutMs = options.sessionTimeoutMs ?? 45_000;
   const reconnectMs = options.reconnectMs ?? 300_000;
   const pool = createPool<SshTarget, SshConnection>({
     key: t => JSON.stringify([t.user, t.address, t.port ?? 22, t.hostKey]),
-    connect: (target, signal) => connect(target, { auth, connectTimeoutMs, signal }),
+    connect: (target, signal) => connect(target, { auth, connectTimeoutMs, sessionTimeoutMs, signal }),
     maxConnections: options.maxConnections,
     channelsPerConnection: CHANNELS,
     idleMs: options.idleMs ?? 60_000,
@@ -94,21 +100,30 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
   const elevate = (target: SshTarget, command: string): string =>
     target.sudo ? `sudo -n -- sh -c ${shQuote(command)}` : command;
 
-  /** Opens a channel; a pooled connection that turns out to be dead is replaced once, since nothing was begun on it. */
+  /**
+   * Opens a channel for a command. The one place that repeats: on a new connection, and only while it is sure that the
+   * command was never sent: no session, no channel, or a pooled connection that turns out to be dead.
+   */
   async function openChannel(
     target: SshTarget,
     command: string,
-    signal: AbortSignal | undefined,
+    o: Pick<StreamOptions, 'signal' | 'onSend'>,
     onYield: (() => void) | undefined,
   ): Promise<{ lease: Lease<SshConnection>; channel: ClientChannel }> {
-    for (let attempt = 0; ; attempt++) {
-      const lease = await pool.acquire(target, { ...(signal ? { signal } : {}), ...(onYield ? { onYield } : {}) });
+    const { signal } = o;
+    for (let tries = 1; ; tries++) {
+      let lease: Lease<SshConnection> | undefined;
       try {
+        lease = await pool.acquire(target, { ...(signal ? { signal } : {}), ...(onYield ? { onYield } : {}) });
+        o.onSend?.();
         return { lease, channel: await lease.connection.exec(command) };
       } catch (error) {
-        lease.release();
-        const notBegun = error instanceof ProblemError && error.problem.detail?.['began'] === false;
-        if (!notBegun || attempt > 0) throw error;
+        // A node that refuses another channel still has programs on this connection that were given up.
+        lease?.retire();
+        const neverSent = error instanceof ProblemError && error.problem.detail?.['began'] === false;
+        if (!neverSent || tries === OPEN_TRIES) throw error;
+        signal?.throwIfAborted();
+        log.debug({ address: target.address, reason: error.problem.message }, 'a command is tried on a new connection');
       }
     }
   }
@@ -135,7 +150,7 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
     const opened = await openChannel(
       target,
       elevate(target, command),
-      o.signal,
+      o,
       o.mayYield ? () => cut('yielded') : undefined,
     );
     channel = opened.channel;
@@ -206,6 +221,7 @@ export function createExecutor(options: ExecutorOptions): PooledExecutor {
       stdin: o.stdin,
       timeoutMs,
       signal: o.signal,
+      onSend: o.onSend,
       onStdout: chunk => {
         bytes += chunk.length;
         if (bytes > max) fail('output-limit', `A command on ${targetName(target)} printed more than ${max} bytes.`);

@@ -14,6 +14,8 @@ export interface PoolConnection {
 export interface Lease<C> {
   readonly connection: C;
   release(): void;
+  /** Releases it, and gives it to nobody else: it does not do. The next one gets a new connection. */
+  retire(): void;
 }
 
 export interface AcquireOptions {
@@ -89,11 +91,24 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
     pump();
   };
 
+  const askToYield = (entry: Entry<C>): void => {
+    entry.draining = true;
+    for (const holder of [...entry.holders]) holder.onYield?.();
+  };
+
   const grant = (entry: Entry<C>, request: Request<T, C>): void => {
     clearTimeout(entry.idleTimer);
     const holder: Holder = { sinceMs: clock.monotonicMs(), onYield: request.options.onYield };
     entry.holders.add(holder);
-    request.resolve({ connection: entry.connection!, release: () => release(entry, holder) });
+    request.resolve({
+      connection: entry.connection!,
+      release: () => release(entry, holder),
+      retire: () => {
+        if (!entry.holders.has(holder)) return;
+        askToYield(entry);
+        release(entry, holder);
+      },
+    });
   };
 
   const open = (request: Request<T, C>): void => {
@@ -155,8 +170,7 @@ export function createPool<T, C extends PoolConnection>(options: PoolOptions<T, 
         retryTimer = setTimeout(pump, waitMs).unref();
         return;
       }
-      entry.draining = true;
-      for (const holder of [...entry.holders]) holder.onYield!();
+      askToYield(entry);
     }
   };
 

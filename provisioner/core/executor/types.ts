@@ -23,6 +23,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   /** A command that prints more is cut off with output-limit; 16 MiB unless said otherwise. */
   readonly maxOutputBytes?: number;
+  /** Called when the connection stands and the command goes out on it; again when it is tried on another one. */
+  readonly onSend?: () => void;
 }
 
 export interface DetachedJob {
@@ -45,7 +47,8 @@ export type DetachedResult =
 export interface Executor {
   /**
    * One short command, for the login shell of the user; data goes into it by `shQuote` only. A code other than 0 is a
-   * result, not an error. After `timed-out` and a lost connection it may still be running on the node.
+   * result, not an error. After `timed-out` and a lost connection it may still be running on the node. What could not even
+   * be sent was tried on three connections.
    * @throws ProblemError ssh-failed, host-key-mismatch, timed-out, output-limit; the signal's reason when aborted
    */
   run(target: SshTarget, command: string, options?: RunOptions): Promise<CommandResult>;

@@ -102,9 +102,9 @@ export const plan = (actions: readonly ActionView[], more: Partial<PlanView> = {
   createdMs: T0,
   release: 'debian-12-zed',
   nodes: [
-    { name: 'ctl', roles: ['controller', 'network'], reachable: true, problem: null },
-    { name: 'cmp1', roles: ['compute'], reachable: true, problem: null },
-    { name: 'vol', roles: ['volume'], reachable: true, problem: null },
+    { name: 'ctl', roles: ['controller', 'network'], reachable: true, expected: false, problem: null },
+    { name: 'cmp1', roles: ['compute'], reachable: true, expected: false, problem: null },
+    { name: 'vol', roles: ['volume'], reachable: true, expected: false, problem: null },
   ],
   problems: [],
   actions,
@@ -116,6 +116,7 @@ export const SILENT_NODE = {
   name: 'cmp2',
   roles: ['compute'],
   reachable: false,
+  expected: false,
   problem: problem('ssh-failed', 'cmp2: 10.99.0.22:22 does not answer.'),
 };
 

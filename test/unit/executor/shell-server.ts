@@ -9,6 +9,8 @@ export interface ShellServer {
   /** What happened, in order: `auth NAME`, `exec COMMAND`. */
   readonly seen: string[];
   readonly open: () => number;
+  /** Connections that there ever were. */
+  readonly accepted: () => number;
   /** Cuts every connection, as a pulled cable does once TCP gives up. */
   cut(): void;
   close(): Promise<void>;
@@ -18,7 +20,14 @@ export interface ShellServerOptions {
   readonly acceptKey?: string;
   readonly password?: string;
   /** Behaviours. */
-  readonly deafChannels?: boolean;
+  /** Opens no channel and does not say so: always, or on the first connections only. */
+  readonly deafChannels?: boolean | number;
+  /** Opens channels and never answers to a command. */
+  readonly deafCommands?: boolean;
+  /** Accepts the login, and answers nothing for this long, as sshd does while PAM waits for the login manager. */
+  readonly sessionAfterMs?: number;
+  /** Refuses more channels than this that were ever opened on a connection: its programs never end. */
+  readonly maxSessions?: number;
   readonly onExec?: (command: string, channel: ServerChannel, run: () => void) => void;
   readonly keyType?: 'ed25519' | 'ecdsa';
   readonly port?: number;
@@ -42,8 +51,11 @@ export function startShellServer(options: ShellServerOptions = {}): Promise<Shel
   const pair = options.hostKeyPair ?? soundKeyPair(options.keyType);
   const seen: string[] = [];
   const connections = new Set<Connection>();
+  let accepted = 0;
   const server = new ssh2.Server({ hostKeys: [pair.private] }, client => {
     connections.add(client);
+    const serial = ++accepted;
+    let sessions = 0;
     client.on('error', () => {});
     client.on('close', () => connections.delete(client));
     client.on('authentication', context => {
@@ -57,11 +69,16 @@ export function startShellServer(options: ShellServerOptions = {}): Promise<Shel
       context.reject(['publickey', 'password']);
     });
     client.on('ready', () => {
-      client.on('session', accept => {
-        if (options.deafChannels) return;
+      if (options.sessionAfterMs !== undefined)
+        client.on('request', (_accept, reject) => setTimeout(() => reject?.(), options.sessionAfterMs));
+      client.on('session', (accept, reject) => {
+        if (options.deafChannels === true || serial <= Number(options.deafChannels ?? 0)) return;
+        if (sessions >= (options.maxSessions ?? Number.POSITIVE_INFINITY)) return reject();
+        sessions++;
         const session = accept();
         session.on('exec', (acceptExec, _reject, info) => {
           seen.push(`exec ${info.command}`);
+          if (options.deafCommands) return;
           const channel = acceptExec();
           const run = () => {
             const child = spawn('sh', ['-c', info.command], { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -94,6 +111,7 @@ export function startShellServer(options: ShellServerOptions = {}): Promise<Shel
         hostKey: pair.public.trim().split(' ').slice(0, 2).join(' '),
         seen,
         open: () => connections.size,
+        accepted: () => accepted,
         cut: () => {
           // The socket below, not a polite SSH disconnect.
           for (const c of connections) (c as unknown as { _sock: { destroy(): void } })._sock.destroy();

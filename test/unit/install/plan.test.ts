@@ -198,6 +198,16 @@ describe('the user-data', () => {
       expect(() => seed({ ...base, keys: [key] })).toThrow('no public key');
     expect(() => seed({ ...base, keys: [] })).toThrow('nobody could log in');
   });
+  it('names the node in /etc/hosts once, and leaves the file alone at later boots', () => {
+    const config = parse(seed(base).userData) as {
+      manage_etc_hosts: unknown;
+      write_files: { path: string; content: string }[];
+    };
+    // cc_update_etc_hosts runs at each boot, cc_write_files once per installation.
+    expect(config.manage_etc_hosts).toBe(false);
+    expect(config.write_files.map(f => f.path)).toEqual(['/etc/hosts']);
+    expect(config.write_files[0]!.content).toContain(`127.0.1.1 ${base.hostname}.${base.domain} ${base.hostname}\n`);
+  });
   it('of operators is refused when cloud-init would ignore it or it is too large', () => {
     expect(() => seed({ ...base, nodeUserData: 'packages: [x]' })).toThrow(
       'The user_data of the node begins with none of',

@@ -304,6 +304,19 @@ describe('release and rescue', () => {
 });
 
 describe('what the site file owns', () => {
+  it('is what it says: what it leaves open stays as the operator set it when the server starts again', async () => {
+    const entry = { name: 'n1', macs: ['52:54:00:00:00:01'], roles: [] };
+    world = await aWorld({ site: { nodes: [entry] } });
+    const { syncSite } = await import('../../../provisioner/node/site-sync.js');
+    await syncSite(world.site, world.nodes);
+    const set = { address: '10.99.0.77', roles: ['compute'], install: { image: 'ubuntu-24.04' } };
+    await world.service.update('n1', set);
+    await syncSite(world.site, world.nodes);
+    expect(world.nodes.find('n1').spec).toMatchObject(set);
+    await syncSite({ ...world.site, nodes: [{ ...entry, roles: ['network'] }] }, world.nodes);
+    expect(world.nodes.find('n1').spec).toMatchObject({ ...set, roles: ['network'] });
+  });
+
   it('follows names that were exchanged between two nodes', async () => {
     const entry = (name: string, mac: string) => ({ name, macs: [mac], roles: [] });
     const [one, two] = ['52:54:00:00:00:01', '52:54:00:00:00:02'] as const;

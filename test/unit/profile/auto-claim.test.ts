@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { silentLog } from '../../../provisioner/core/log.js';
 import type { Inventory } from '../../../provisioner/inventory/types.js';
+import { createMachines } from '../../../provisioner/node/machines.js';
 import { type AutoClaim, startAutoClaim } from '../../../provisioner/profile/auto-claim.js';
 import { aWorld, until } from '../node/fixtures.js';
 import { aDisk, hardware, macOf, siteWith } from './machines.js';
@@ -108,6 +109,38 @@ describe('a machine that boots for the first time', () => {
     await inspected(id);
     await world.service.act(id, 'claim', { name: 'bob' });
     expect(seen(id)).toMatchObject({ name: 'bob', spec: { roles: ['compute'] }, status: { profile: { number: 1 } } });
+  });
+
+  it('that an operator gave roles is his: a plan that names it finds it as it was', async () => {
+    await open({ profiles: [PROFILE] });
+    start();
+    const made = `node-${macOf(1).replaceAll(':', '')}`;
+    await world.service.add({ name: made, macs: [macOf(1)], roles: ['network'] });
+    const id = await boot(1, 64);
+    await inspected(id);
+    await boot(2, 64);
+    await until('another is claimed', () => world.nodes.byMac(macOf(2))!.state === 'claimed');
+    await claims!.idle();
+    expect(seen(id)).toMatchObject({ state: 'available', name: made });
+    const machines = createMachines({ ...world, jobs: world.context.jobs });
+    const stop = new AbortController();
+    const prepared = machines.prepare(made, { wipe: false, begun: false }, stop.signal).catch(() => {});
+    await until('ordered', () => seen(id).state === 'installing');
+    expect(seen(id)).toMatchObject({
+      name: made,
+      spec: { roles: ['network'], install: {} },
+      status: { profile: null },
+    });
+    stop.abort();
+    await prepared;
+  });
+
+  it('is claimed by hand without its profile where that is said', async () => {
+    await open({ profiles: [{ ...PROFILE, auto_claim: false }] });
+    const id = await boot(1, 64);
+    await inspected(id);
+    await world.service.act(id, 'claim', { profile: false });
+    expect(seen(id)).toMatchObject({ state: 'claimed', spec: { roles: [] }, status: { profile: null } });
   });
 
   it('with other people’s data on a disk is claimed only where the profile says so', async () => {

@@ -366,13 +366,19 @@ describe('what follows', () => {
   });
 
   it('leaves what an operator said of the node', () => {
-    const node = machine(1, full(1), {
-      spec: { roles: ['network'], install: { image: 'mine' }, rack: { name: 'x', unit: 1 } },
-    });
+    const node = machine(1, full(1), { spec: { install: { image: 'mine' }, rack: { name: 'x', unit: 1 } } });
     const change = claimChange(node, matchProfiles(site, [node])[0]!)!;
-    expect(change.spec.roles).toEqual(['network']);
     expect(change.spec.install).toMatchObject({ image: 'mine', disk_layout: { kind: 'mdraid' } });
     expect(change.spec).not.toHaveProperty('rack');
+  });
+
+  it('is nothing for a node that an operator gave roles', () => {
+    const node = machine(1, full(1), { spec: { roles: ['network'] } });
+    expect(matchProfiles(site, [node])[0]).toMatchObject({
+      kind: 'taken',
+      sentence: 'An operator gave it the roles network.',
+      becomes: null,
+    });
   });
 
   it.each<[string, Partial<Inventory>, string]>([

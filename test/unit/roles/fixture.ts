@@ -3,11 +3,11 @@ import { createHash } from 'node:crypto';
 import { buildDesired, type DesiredState } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import type { Catalogue, SecretKind } from '../../../installer/model/catalogue.js';
-import { createTemplates } from '../../../installer/model/check.js';
 import type { CloudModel, NodeFacts } from '../../../installer/model/cloud.js';
 import { loadRelease, releasesDir } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
+import { openTemplates } from '../../../installer/model/templates.js';
 import { catalogue as wholeCatalogue } from '../../../roles/catalogue.js';
 
 export const settings = (changes: Partial<CloudSettings> = {}): CloudSettings => ({
@@ -150,7 +150,7 @@ export function desired(cloud: CloudModel = model(), catalogue: Catalogue = whol
 export const rolesDir = (): string => releasesDir().replace(/\/releases$/, '');
 
 /** Compiling takes longer than rendering: once for all tests of a file. */
-const template = createTemplates(rolesDir());
+const template = openTemplates(rolesDir()).render;
 
 /** Files of a node by path. */
 export const filesOf = (state: DesiredState, node: string): ReadonlyMap<string, FileResource> =>

@@ -16,7 +16,9 @@ type Grammar =
   | 'rsyncd'
   | 'hosts'
   | 'sshd'
-  | 'words';
+  | 'words'
+  /** Stanzas of deb822(5) with what sources.list(5) asks of each. */
+  | 'deb822';
 
 /** First that fits; a path that none fits is a finding: who writes a new kind of file names its grammar here. */
 const BY_PATH: readonly (readonly [RegExp, Grammar])[] = [
@@ -30,6 +32,7 @@ const BY_PATH: readonly (readonly [RegExp, Grammar])[] = [
   [/^\/etc\/lvm\//, 'lvm'],
   [/\/rsyncd\.conf$/, 'rsyncd'],
   [/^\/etc\/hosts$/, 'hosts'],
+  [/\.sources$/, 'deb822'],
   [/^\/etc\/ssh\/sshd_config/, 'sshd'],
   [
     /^\/etc\/(halligan\/|chrony\/|memcached\.conf|openvswitch\/|keystone\/(fernet|credential)-keys\/|rabbitmq\/enabled_plugins|tgt\/)|erlang\.cookie$|cloud-init\.disabled$|\/\.ssh\//,
@@ -64,6 +67,15 @@ export function unparsed(files: readonly Text[]): string[] {
         break;
       case 'rsyncd':
         python.push({ path, text: `[global]\n${text}`, kind: 'ini' });
+        break;
+      case 'deb822':
+        for (const stanza of text
+          .replace(/^#.*\n/gm, '')
+          .trim()
+          .split(/\n\n+/)) {
+          const fields = stanza.split('\n').map(l => /^([A-Z][A-Za-z-]*): \S/.exec(l)?.[1]);
+          if (fields.join() !== 'Types,URIs,Suites,Components,Signed-By') say(`a stanza has ${fields.join()}`);
+        }
         break;
       case 'shell':
         shell.push(file);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { CloudModel } from '../../../installer/model/cloud.js';
+import { type CloudModel, nodesWith } from '../../../installer/model/cloud.js';
 import { initiatorName, virtualization, virtualizationRefusal } from '../../../roles/hypervisor/service.js';
-import { desired, filesOf, fourNodes, inContainer, model, oneNode, settings } from './fixture.js';
+import { desired, filesOf, fourNodes, inContainer, model, nodeInput, oneNode, settings } from './fixture.js';
 
 const nodeOf = (cloud: CloudModel, name: string) => cloud.nodes.find(n => n.name === name)!;
 
@@ -15,9 +15,18 @@ describe('a hypervisor', () => {
   it('shows screens and takes migrations over TLS only, from other hypervisors only', async () => {
     const files = filesOf(desired(), 'cmp');
     await expect(files.get('/etc/libvirt/qemu.conf')!.content).toMatchFileSnapshot('golden/qemu.conf.golden');
-    expect(files.get('/etc/libvirt/libvirtd.conf')!.content).toContain('tls_allowed_dn_list = [ "*CN=cmp"');
+    expect(files.get('/etc/libvirt/libvirtd.conf')!.content).toContain(
+      'tls_allowed_dn_list = [ "O=Halligan,OU=hypervisor,CN=*" ]',
+    );
     const socket = files.get('/etc/systemd/system/libvirtd-tls.socket.d/halligan.conf')!.content;
     expect(socket).toMatch(/ListenStream=\nListenStream=10\.99\.0\.13:16514\n/);
+  });
+
+  it('is not restarted when another comes or goes: its own files name no peer', () => {
+    const one = filesOf(desired(), 'cmp').get('/etc/libvirt/libvirtd.conf');
+    const more = model([...fourNodes(), nodeInput('cmp2', '10.99.0.15', ['compute'])]);
+    expect(nodesWith(more, 'hypervisor')).toHaveLength(2);
+    expect(filesOf(desired(more), 'cmp').get('/etc/libvirt/libvirtd.conf')).toEqual(one);
   });
 
   it('keeps keys from everybody but those who use them', () => {

@@ -19,6 +19,17 @@ const commandOf = (cloud: CloudModel, key: string) => {
   return r;
 };
 
+describe('a chassis', () => {
+  it('has the name of its node again after each boot: the package would fill in the full name', () => {
+    const files = filesOf(desired(), 'cmp');
+    const record = files.get('/etc/systemd/system/ovs-record-hostname.service.d/halligan.conf')!.content;
+    expect(record).toMatch(/^ExecStart=\nExecStart=\/usr\/bin\/ovs-vsctl .* 'external_ids:hostname="cmp"'$/m);
+    // Drift of the name itself is seen by the look at Open vSwitch.
+    const look = desired().placed.find(p => p.node === 'cmp' && p.resource.id === 'command:open-vswitch')!.resource;
+    expect(look.kind === 'command' && look.check).toContain("external_ids:hostname | tr -d '\"')\" = 'cmp'");
+  });
+});
+
 describe('network control', () => {
   it('reaches OVN over TLS with a key of its own', async () => {
     const files = filesOf(desired(), 'ctl');

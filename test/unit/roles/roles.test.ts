@@ -102,7 +102,7 @@ describe.each(CLOUDS)('the desired state of %s', (_, nodes, changes) => {
       ['compute-control:ready', 'messaging:ready'],
       ['compute-control:ready', 'database:ready'],
       ['compute-control:ready', 'placement:ready'],
-      ['hypervisor:ready', 'compute-control:ready'],
+      ['hypervisor:ready', 'compute-control:conductor'],
     ] as const) {
       // A milestone is reached when all who provide it are there.
       const first = new Set(reached(after).flatMap(key => [...ancestors(key)]));

@@ -27,7 +27,11 @@ const mode = (m: number) => `0${m.toString(8)}`;
 function line(r: Resource): string {
   switch (r.kind) {
     case 'packages':
-      return `packages ${r.names.join(' ')}${r.preseed.map(p => `\n  preseed ${p}`).join('')}`;
+      return `packages ${r.names.join(' ')}${r.preseed.map(p => `\n  preseed ${p}`).join('')}${r.archives
+        .map(
+          a => `\n  archive ${a.uri} ${a.suites.join(' ')} ${a.components.join(' ')} (keyring: ${a.keyring.package})`,
+        )
+        .join('')}`;
     case 'file':
       return `file ${r.path} ${r.owner}:${r.group} ${mode(r.mode)}`;
     case 'directory':
@@ -62,40 +66,43 @@ const files = (state: DesiredState) =>
     p.resource.kind === 'file' ? [{ node: p.node, resource: p.resource, key: `${p.node}:${p.resource.path}` }] : [],
   );
 
-describe.each(['ubuntu-24.04-caracal', 'ubuntu-26.04-2026.1'])('the plan for %s', release => {
-  const state = desired(cloud(release));
+describe.each(['ubuntu-24.04-caracal', 'ubuntu-24.04-uca-2025.1', 'ubuntu-26.04-2026.1'])(
+  'the plan for %s',
+  release => {
+    const state = desired(cloud(release));
 
-  it('is as it was when somebody last looked at it', async () => {
-    await expect(planText(state)).toMatchFileSnapshot(`golden/${release}.plan.golden`);
-  });
-
-  it('writes the files of Debian 12, but for these', async () => {
-    const debian = new Map(files(desired(cloud('debian-12-zed'))).map(f => [f.key, f.resource.content]));
-    const text = files(state)
-      .filter(f => debian.get(f.key) !== f.resource.content)
-      .map(f => `==== ${f.key}\n${f.resource.content}`)
-      .join('\n');
-    await expect(text).toMatchFileSnapshot(`golden/${release}.files.golden`);
-  });
-
-  it('has files that parsers of their grammars read', () => {
-    expect(
-      unparsed(
-        files(state).map(f => ({ path: f.resource.path, text: f.resource.content, grammar: f.resource.grammar })),
-      ),
-    ).toEqual([]);
-  });
-
-  it('has commands that a shell reads', () => {
-    const scripts = state.placed.flatMap(p => {
-      const r = p.resource;
-      const all = r.kind === 'command' ? [r.check, r.apply] : r.kind === 'unit' ? [r.ready] : [];
-      return all.flatMap((text, i) => (text === null ? [] : [{ path: `${p.key}#${i}`, text }]));
+    it('is as it was when somebody last looked at it', async () => {
+      await expect(planText(state)).toMatchFileSnapshot(`golden/${release}.plan.golden`);
     });
-    expect(scripts.length).toBeGreaterThan(50);
-    expect(shellFaults(scripts)).toEqual([]);
-  });
-});
+
+    it('writes the files of Debian 12, but for these', async () => {
+      const debian = new Map(files(desired(cloud('debian-12-zed'))).map(f => [f.key, f.resource.content]));
+      const text = files(state)
+        .filter(f => debian.get(f.key) !== f.resource.content)
+        .map(f => `==== ${f.key}\n${f.resource.content}`)
+        .join('\n');
+      await expect(text).toMatchFileSnapshot(`golden/${release}.files.golden`);
+    });
+
+    it('has files that parsers of their grammars read', () => {
+      expect(
+        unparsed(
+          files(state).map(f => ({ path: f.resource.path, text: f.resource.content, grammar: f.resource.grammar })),
+        ),
+      ).toEqual([]);
+    });
+
+    it('has commands that a shell reads', () => {
+      const scripts = state.placed.flatMap(p => {
+        const r = p.resource;
+        const all = r.kind === 'command' ? [r.check, r.apply] : r.kind === 'unit' ? [r.ready] : [];
+        return all.flatMap((text, i) => (text === null ? [] : [{ path: `${p.key}#${i}`, text }]));
+      });
+      expect(scripts.length).toBeGreaterThan(50);
+      expect(shellFaults(scripts)).toEqual([]);
+    });
+  },
+);
 
 /** Units that are systemd's own, in every release. */
 const OF_SYSTEMD = ['systemd-sysctl.service'];
@@ -104,12 +111,13 @@ describe.each(releaseNames())('names in the plan for %s', release => {
   const data = loadRelease(release)!;
 
   it('of packages and units are those of the data file', () => {
-    const packages = new Set(
-      Object.values(data.services).flatMap(s => [
+    const packages = new Set([
+      ...data.archives.map(a => a.keyring.package),
+      ...Object.values(data.services).flatMap(s => [
         ...s.packages,
         ...Object.entries(s.options).flatMap(([k, v]) => (/^packages_|_package$/.test(k) ? String(v).split(' ') : [])),
       ]),
-    );
+    ]);
     const units = new Set([
       ...Object.values(data.services).flatMap(s => [...Object.values(s.units), ...s.mask]),
       ...OF_SYSTEMD,

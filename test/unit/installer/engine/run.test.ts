@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
-import { type ActionReport, type Planned, type RunDeps, runPlan } from '../../../../installer/engine/run.js';
+import { type ActionReport, niceness, type Planned, type RunDeps, runPlan } from '../../../../installer/engine/run.js';
 import { command, file, type Resource } from '../../../../installer/model/resources.js';
 import { systemClock } from '../../../../provisioner/core/clock.js';
 import type { DetachedJob, DetachedResult, SshTarget } from '../../../../provisioner/core/executor/types.js';
@@ -74,6 +74,7 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     journaled: (_name, _input, effect) => effect(),
     unitPrefix: 'hal-test',
     perNode: 4,
+    replan: async () => [],
     signal: new AbortController().signal,
     ...extra,
   });
@@ -145,7 +146,7 @@ describe('a step that fails', () => {
 });
 
 describe('a node that is gone', () => {
-  it('is asked four times, then its steps are held; no other is', async () => {
+  it('is tried by the executor alone, then its steps are held; no other is', async () => {
     let tries = 0;
     const outcome = await walk(
       [act('dead', 'a', say('x', 'true')), act('dead', 'b', say('y', 'true')), act('n2', 'b', say('z', 'true'))],
@@ -161,7 +162,7 @@ describe('a node that is gone', () => {
         },
       },
     );
-    expect(tries).toBe(4);
+    expect(tries).toBe(1);
     expect(outcome.done).toBe(1);
     expect(outcome.failed.map(f => f.problem!.code)).toEqual(['ssh-failed']);
     expect(outcome.blocked.map(b => b.problem!.message)).toEqual(['dead could not be reached.']);
@@ -206,5 +207,122 @@ describe('an abort', () => {
     stop.abort(new Error('enough'));
     await expect(run).rejects.toThrow('enough');
     expect(order()).not.toContain('n1/b/command:y');
+  });
+});
+
+describe('a node that is installed on the way', () => {
+  const install = (node: string, perform: () => Promise<void>): Planned => ({
+    action: { ...act(node, 'machine', say('install', '')).action, id: `${node}/machine/install`, kind: 'machine' },
+    perform: async () => perform(),
+    renews: true,
+  });
+  const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));
+
+  it('is looked at then, and what was only expected gives way to what is wanted now', async () => {
+    const outcome = await walk(
+      [
+        install('n1', () => pause(100)),
+        act('n1', 'a', say('expected', 'exit 9'), ['n1/machine/install']),
+        act('n2', 'b', say('waits', 'true'), ['n1/a/command:expected']),
+        act('n2', 'c', say('free', 'true')),
+      ],
+      {
+        replan: async () => [
+          act('n1', 'a', say('real', 'true')),
+          act('n2', 'b', say('waits', 'true'), ['n1/a/command:real']),
+        ],
+      },
+    );
+    expect(outcome).toMatchObject({ failed: [], blocked: [], done: 4 });
+    expect(order()).toEqual(['n2/c/command:free', 'n1/machine/install', 'n1/a/command:real', 'n2/b/command:waits']);
+  });
+
+  it('leaves alone what is under way, what has failed and what was done after the look', async () => {
+    let looked = 0;
+    const outcome = await walk(
+      [
+        install('n1', () => pause(300)),
+        act('n2', 'a', say('long', 'sleep 1')),
+        act('n2', 'b', say('bad', 'exit 3')),
+        act('n2', 'b', say('after', 'true'), ['n2/b/command:bad']),
+        act('n2', 'c', say('late', 'sleep 0.6')),
+      ],
+      {
+        replan: async () => {
+          looked++;
+          // It ends while the others are looked at.
+          await pause(600);
+          return [
+            act('n2', 'a', say('long', 'sleep 1')),
+            act('n2', 'b', say('bad', 'exit 3')),
+            act('n2', 'b', say('after', 'true'), ['n2/b/command:bad']),
+            act('n2', 'c', say('late', 'true')),
+            act('n1', 'd', say('waits', 'true'), ['n2/b/command:bad']),
+          ];
+        },
+      },
+    );
+    expect(looked).toBe(1);
+    expect(outcome.failed.map(f => f.action.id)).toEqual(['n2/b/command:bad']);
+    expect(outcome.blocked.map(f => f.action.id).sort()).toEqual(['n1/d/command:waits', 'n2/b/command:after']);
+    expect(order().sort()).toEqual(['n1/machine/install', 'n2/a/command:long', 'n2/c/command:late']);
+  });
+
+  it('does once more what the new world asks of a node that was done', async () => {
+    const outcome = await walk([install('n1', () => pause(300)), act('n2', 'a', say('hosts', 'true'))], {
+      replan: async () => [act('n2', 'a', say('hosts', 'true'))],
+    });
+    expect(outcome.done).toBe(3);
+    expect(order()).toEqual(['n2/a/command:hosts', 'n1/machine/install', 'n2/a/command:hosts']);
+  });
+
+  it('that fails holds what needs it, and nothing else', async () => {
+    const outcome = await walk([
+      install('n1', async () => {
+        await pause(50);
+        throw new ProblemError(problem('disk-no-match', 'n1 has no disk.'));
+      }),
+      act('n1', 'a', say('expected', 'true'), ['n1/machine/install']),
+      act('n2', 'b', say('other', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem?.message)).toEqual(['n1 has no disk.']);
+    expect(outcome.blocked.map(f => f.action.id)).toEqual(['n1/a/command:expected']);
+    expect(outcome.done).toBe(1);
+  });
+
+  it('shares one look between nodes that end together', async () => {
+    let looked = 0;
+    const outcome = await walk(
+      Array.from({ length: 20 }, (_, n) => install(`n${n}`, () => pause(20 + n))),
+      {
+        replan: async () => {
+          looked++;
+          await pause(100);
+          return [];
+        },
+      },
+    );
+    expect(outcome.done).toBe(20);
+    expect(looked).toBeLessThanOrEqual(3);
+  });
+});
+
+describe('programs of a node that compete for its CPU', () => {
+  it('are nice to the one that most waits for', async () => {
+    const own = 'cut -d " " -f 19 /proc/self/stat';
+    const heavy = act('n', 'long', say('first', `echo "$(${own})" >${dir}/long`));
+    const rest = act('n', 'long', say('second', 'true'), [heavy.action.id]);
+    const light = act('n', 'short', say('only', `echo "$(${own})" >${dir}/short`));
+    const seconds = (a: NodeAction, expectedSeconds: number) => ({ ...a, action: { ...a.action, expectedSeconds } });
+    const out = await walk([seconds(heavy, 30), seconds(rest, 30), seconds(light, 6)]);
+    expect(out.failed).toEqual([]);
+    const base = Number(readFileSync('/proc/self/stat', 'utf8').split(' ')[18]);
+    expect(Number(readFileSync(join(dir, 'long'), 'utf8')) - base).toBe(0);
+    // A tenth of the way: 9 of 10.
+    expect(Number(readFileSync(join(dir, 'short'), 'utf8')) - base).toBe(9);
+  });
+
+  it('have their full share when there is nothing else', () => {
+    expect([niceness(30, 30), niceness(0, 0), niceness(0, 30), niceness(15, 30)]).toEqual([0, 0, 10, 5]);
   });
 });

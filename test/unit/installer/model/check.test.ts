@@ -133,7 +133,7 @@ describe('a catalogue', () => {
       'a/files/a.conf.hbs': '{{ini x}}',
     });
     expect(faults[0]).toMatch(
-      /^roles\/a\/service\.ts: a\/files\/a\.conf\.hbs: .*missing.* \(sample: nodes of one role, debian-12-zed\)$/,
+      /^roles\/a\/service\.ts: roles\/a\/files\/a\.conf\.hbs: .*missing.* \(sample: nodes of one role, debian-12-zed\)$/,
     );
   });
 

@@ -66,6 +66,7 @@ export const release: Release = {
   openstack: 'zed',
   version: '2022.2',
   tested: true,
+  archives: [],
   services: {},
 };
 

@@ -111,6 +111,19 @@ describe('a certificate is replaced', () => {
     expect(why({ addresses: ['10.99.0.7'] })).toBe(null);
   });
 
+  it('when its holder became a hypervisor, or is none any more: libvirt lets in by that', () => {
+    expect(why({ unit: 'hypervisor' })).toBe('names');
+    const hypervisor = issue(ca, 'n07', { ...wanted, unit: 'hypervisor' }, now);
+    const { subject } = new X509Certificate(hypervisor.certificate);
+    // The order that libvirt's list is written in.
+    expect(subject.split('\n')).toEqual(['O=Halligan', 'OU=hypervisor', 'CN=n07']);
+    expect(needsRenewal(hypervisor, ca.certificate, { ...wanted, unit: 'hypervisor' }, now)).toBe(null);
+    expect(needsRenewal(hypervisor, ca.certificate, wanted, now)).toBe('names');
+    // A name cannot pass for a unit.
+    const sly = issue(ca, 'x,OU=hypervisor', wanted, now);
+    expect(needsRenewal(sly, ca.certificate, { ...wanted, unit: 'hypervisor' }, now)).toBe('names');
+  });
+
   it('when less than thirty days are left', () => {
     expect(why({}, NODE_DAYS - 32)).toBe(null);
     expect(why({}, NODE_DAYS - 30)).toBe('expiry');

@@ -1,8 +1,8 @@
 /** What a look at four nodes tells when they are as the roles want them. */
 import { createHash } from 'node:crypto';
 import { buildDesired, type Placed } from '../../../../installer/engine/desired.js';
-import { createTemplates } from '../../../../installer/model/check.js';
 import { type CloudModel, type CloudNode, nodesWith } from '../../../../installer/model/cloud.js';
+import { openTemplates } from '../../../../installer/model/templates.js';
 import { evidenceRequest, FORMAT_INSPECTORS, horizonUser, TOKEN_APIS } from '../../../../installer/security/request.js';
 import type { ApiEvidence, Evidence, NodeEvidence, PathEvidence } from '../../../../installer/security/types.js';
 import { catalogue } from '../../../../roles/catalogue.js';
@@ -19,7 +19,7 @@ export type Changeable<T> = T extends readonly (infer U)[]
       ? { -readonly [K in keyof T]: Changeable<T[K]> }
       : T;
 
-const template = createTemplates(rolesDir());
+const template = openTemplates(rolesDir()).render;
 
 const placedOf = (cloud: CloudModel): readonly Placed[] =>
   buildDesired({
@@ -57,6 +57,16 @@ function pathsOf(cloud: CloudModel, placed: readonly Placed[], node: CloudNode):
     ...own,
     packaged('/etc/openstack-dashboard/local_settings.py', horizonUser(cloud), 0o640),
     ...FORMAT_INSPECTORS.map(p => packaged(p)),
+    // Keystone's own, after some rotations.
+    ...(node.services.includes('identity') ? ['0', '4', '5'] : []).map(
+      (key): PathEvidence => ({
+        path: `/etc/keystone/fernet-keys/${key}`,
+        mode: 0o600,
+        owner: 'keystone',
+        group: 'keystone',
+        kind: 'file',
+      }),
+    ),
   ];
 }
 

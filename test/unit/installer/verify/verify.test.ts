@@ -289,18 +289,23 @@ describe('a proof', () => {
     expect(step(kept, 'cleanup')).toMatchObject({ state: 'skipped' });
     expect(rig.cloud.servers).toHaveLength(2);
     rig.cloud.tables['networks']!.push({ id: 'theirs', name: 'halligan', project_id: 'p-admin' });
-    const { found, leftovers } = await cleanUpCloud({ admin: rig.admin });
-    expect(found.length).toBeGreaterThan(8);
-    expect(leftovers).toEqual([]);
+    const cleaned = await cleanUpCloud({ admin: rig.admin, spec: rig.spec, clock: systemClock });
+    expect(cleaned).toMatchObject({ ok: true, leftovers: [] });
+    expect(step(cleaned, 'cleanup').state).toBe('passed');
+    expect((step(cleaned, 'cleanup').detail['found'] as string[]).length).toBeGreaterThan(8);
     expect(rig.cloud.tables['networks']).toMatchObject([{ id: 'theirs' }]);
     rig.cloud.tables['networks'] = [];
     expectNothingLeft(rig.cloud);
-    expect(await cleanUpCloud({ admin: rig.admin })).toEqual({ found: [], leftovers: [] });
+    const again = await cleanUpCloud({ admin: rig.admin, spec: rig.spec, clock: systemClock });
+    expect(again.ok).toBe(true);
+    expect(step(again, 'cleanup').detail['found']).toEqual([]);
   });
 
   it('does not take a prefix that would match too much', async () => {
     const rig = await start();
-    await expect(cleanUpCloud({ admin: rig.admin, prefix: '' })).rejects.toThrow('is no prefix');
+    await expect(
+      cleanUpCloud({ admin: rig.admin, spec: { ...rig.spec, prefix: '' }, clock: systemClock }),
+    ).rejects.toThrow('is no prefix');
     await expect(prove(rig, { spec: { ...rig.spec, prefix: '.*' } })).rejects.toThrow('is no prefix');
     await expect(prove(rig, { spec: { ...rig.spec, only: ['nonsense'] } })).rejects.toThrow(
       'There is no step "nonsense"',

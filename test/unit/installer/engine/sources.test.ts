@@ -1,0 +1,96 @@
+/** The sources that packages come from: the program of the engine, run by `sh` on files of a temporary folder. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { batchScript } from '../../../../installer/engine/script.js';
+import { packages } from '../../../../installer/model/resources.js';
+import { placed } from './fixture.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'halligan-sources-'));
+  for (const d of ['bin', 'etc/apt/sources.list.d', 'keyrings', 'lists', 'run', 'sbin'])
+    mkdirSync(join(dir, d), { recursive: true });
+  writeFileSync(join(dir, 'etc/apt/sources.list.d/ubuntu.sources'), 'own\n');
+  writeFileSync(join(dir, 'lists/x_Packages'), '');
+  // What apt would see at each call; the package of the keyring brings the keyring.
+  writeFileSync(
+    join(dir, 'bin/apt-get'),
+    `#!/bin/sh
+for word; do case $word in update) what=update;; install) what=install;; pocket-keyring) echo key >${dir}/keyrings/pocket.gpg;; esac; done
+echo "$what $word | $(cat ${dir}/etc/apt/sources.list ${dir}/etc/apt/sources.list.d/*.sources 2>/dev/null | grep -c pocket) of pocket" >>${dir}/log
+`,
+    { mode: 0o755 },
+  );
+  for (const name of ['dpkg', 'systemctl'])
+    writeFileSync(join(dir, 'bin', name), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+const archive = {
+  uri: 'http://archive.example.net/pocket',
+  suites: ['noble-updates/epoxy'],
+  components: ['main'],
+  keyring: { file: '/usr/share/keyrings/pocket.gpg', package: 'pocket-keyring' },
+};
+
+function install(sources: string | null): string[] {
+  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
+  const action = {
+    id: p.key,
+    node: 'n1',
+    service: 'packages',
+    kind: 'packages' as const,
+    title: '',
+    reason: '',
+    needs: [],
+    destroys: null,
+    interrupts: null,
+    expectedSeconds: 1,
+  };
+  const script = batchScript([{ action, placed: p }], { unconfiguredUnits: [], packages: { sources } })
+    .replaceAll('/etc/apt', `${dir}/etc/apt`)
+    .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
+    .replaceAll('/var/lib/apt/lists', `${dir}/lists`)
+    .replaceAll('/run/halligan', `${dir}/run`)
+    .replaceAll('/usr/sbin/policy-rc.d', `${dir}/sbin/policy-rc.d`)
+    .replaceAll('export PATH=', `export PATH=${dir}/bin:`);
+  rmSync(join(dir, 'log'), { force: true });
+  const said = execFileSync('sh', ['-c', script], { encoding: 'utf8' });
+  expect(said).toMatch(/@@halligan ok 0/);
+  return readFileSync(join(dir, 'log'), 'utf8').trim().split('\n');
+}
+const read = (path: string) => readFileSync(join(dir, path), 'utf8');
+
+it('brings the keyring of an archive before apt hears of the archive, and fetches its lists', () => {
+  expect(install(null)).toEqual([
+    'update update | 0 of pocket',
+    'install pocket-keyring | 0 of pocket',
+    'update update | 2 of pocket',
+    'install nova-compute | 2 of pocket',
+  ]);
+  expect(read('etc/apt/sources.list.d/halligan.sources')).toMatch(
+    /^Types: deb\nURIs: http:\/\/archive\.example\.net\/pocket\nSuites: noble-updates\/epoxy\nComponents: main\nSigned-By: .*\/pocket\.gpg$/m,
+  );
+  expect(existsSync(join(dir, 'etc/apt/sources.list.d/ubuntu.sources'))).toBe(true);
+  // The second time everything is there, and the lists are young.
+  expect(install(null)).toEqual(['install nova-compute | 2 of pocket']);
+});
+
+it('takes them from where the site says instead of the node’s own sources, in the same order', () => {
+  const sources =
+    'deb http://10.99.0.1:7481/packages/ubuntu noble main\ndeb [signed-by=/usr/share/keyrings/pocket.gpg] http://10.99.0.1:7481/packages/pocket noble-updates/epoxy main\n';
+  install(null);
+  rmSync(join(dir, 'keyrings/pocket.gpg'));
+  expect(install(sources)).toEqual([
+    'update update | 0 of pocket',
+    'install pocket-keyring | 0 of pocket',
+    'update update | 1 of pocket',
+    'install nova-compute | 1 of pocket',
+  ]);
+  expect(read('etc/apt/sources.list').trim().split('\n')).toHaveLength(2);
+  expect(existsSync(join(dir, 'etc/apt/sources.list.d/halligan.sources'))).toBe(false);
+  expect(existsSync(join(dir, 'etc/apt/sources.list.d/ubuntu.sources'))).toBe(false);
+});
