@@ -76,8 +76,15 @@ export const NodeViewSchema = Type.Object(
         profile: Type.Optional(
           nullable(
             Type.Object(
-              { name: Type.String(), number: Type.Number() },
-              { description: 'The profile that it was last claimed with, and its number in it.' },
+              {
+                name: Type.String(),
+                number: Type.Number(),
+                gave: Type.Object({
+                  roles: Type.Array(Type.String()),
+                  install: Type.Record(Type.String(), Type.Unknown()),
+                }),
+              },
+              { description: 'The profile that it was last claimed with, its number in it, and what it gave.' },
             ),
           ),
         ),

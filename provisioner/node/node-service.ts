@@ -6,7 +6,7 @@ import { fail, problem } from '../core/problem.js';
 import type { BootTrace } from '../core/trace.js';
 import type { Inventory } from '../inventory/types.js';
 import type { Power } from '../power/types.js';
-import { claimChange, matchProfiles } from '../profile/match.js';
+import { type ClaimChange, claimChange, matchProfiles, ownSpec } from '../profile/match.js';
 import type { Site } from '../site/schema.js';
 import { networkOf } from './addresses.js';
 import type { JobMaker } from './context.js';
@@ -166,7 +166,13 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       const change = (now: Node): NodeChange => {
         const profiled = action === 'claim' && params.profile !== false ? byProfile(now) : null;
         because = profiled?.sentence ?? '';
-        return { ...profiled?.change, ...given, status: { ...status, ...profiled?.change.status } };
+        const spec = action === 'unclaim' ? ownSpec(now) : profiled?.change.spec;
+        return {
+          ...profiled?.change,
+          ...given,
+          ...(spec ? { spec } : {}),
+          status: { ...status, ...profiled?.change.status },
+        };
       };
       const moved = await nodes
         .transition(node.id, action, () => `Ordered by an operator${describe(params)}.${because}`, change)
@@ -240,7 +246,7 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
   };
 
   /** What follows from the node's profile when a person claims it; nothing when none or several fit. */
-  function byProfile(node: Node): { change: NodeChange; sentence: string } | null {
+  function byProfile(node: Node): { change: ClaimChange; sentence: string } | null {
     if (site.profiles.length === 0) return null;
     const match = matchProfiles(site, nodes.all()).find(m => m.nodeId === node.id);
     const change = match && claimChange(node, match);

@@ -60,8 +60,15 @@ export interface NodeStatus {
   /** Where a rescue returns to. */
   rescueFrom: NodeState | null;
   platform: 'bios' | 'uefi' | null;
-  /** The profile that it was last claimed with, and its number in it; kept after it is released, so that both stay. */
-  profile?: { name: string; number: number } | null;
+  /**
+   * The profile that it was last claimed with, its number in it, and what it gave: the rest of the spec is the operator's.
+   * Kept after a release, so that name and number stay.
+   */
+  profile?: {
+    name: string;
+    number: number;
+    gave: { roles: readonly string[]; install: Partial<InstallConfig> };
+  } | null;
   warnings: string[];
 }
 

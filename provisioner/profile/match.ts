@@ -2,6 +2,7 @@
  * Which node gets which profile of the site, and what follows from that; for the rest, why not. Pure: for the preview, for
  * claims by hand and for those that the server makes by itself.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { chooseDisks, foreignData } from '../install/disks.js';
 import type { Inventory } from '../inventory/types.js';
 import { bootNic } from '../node/boot-nic.js';
@@ -152,9 +153,9 @@ export function matchProfiles(site: ProfileSite, nodes: readonly Node[]): NodeMa
         heldBy[index.get(had.name) ?? -1]?.push(node);
         plain(node, 'held', `It has the profile ${had.name}, number ${had.number}.`, had.name);
       } else plain(node, 'taken', 'It was claimed or adopted without a profile.');
-    } else if (node.spec.roles.length > 0 && !had) {
+    } else if (ownSpec(node).roles.length > 0) {
       // Its roles may be in a plan already, by its name and with the disks that were shown.
-      plain(node, 'taken', `An operator gave it the roles ${node.spec.roles.join(', ')}.`);
+      plain(node, 'taken', `An operator gave it the roles ${ownSpec(node).roles.join(', ')}.`);
     } else if (!inventory) plain(node, 'uninspected', 'Its inventory is not there yet.');
     else pool.push({ node, inventory, reasons: profiles.map(p => misfits(p.match, inventory)) });
   }
@@ -327,21 +328,35 @@ function claimOf(profile: Profile, node: Node, inventory: Inventory): { automati
   return { automatic: true, sentence: `By itself${data}.` };
 }
 
-/** What a claim with this match changes: what an operator said of the node stays. */
-export function claimChange(
-  node: Node,
-  match: NodeMatch,
-): { name?: string; spec: Partial<NodeSpec>; status: { profile: { name: string; number: number } } } | null {
+/** What an operator said of a node: its spec without what its profile gave and nobody changed since. */
+export function ownSpec({ spec, status }: Node): Pick<NodeSpec, 'roles' | 'install'> {
+  const gave = status.profile?.gave;
+  if (!gave) return { roles: spec.roles, install: spec.install };
+  const own = Object.entries(spec.install).filter(
+    ([key, value]) => !isDeepStrictEqual(value, gave.install[key as keyof InstallConfig]),
+  );
+  return { roles: isDeepStrictEqual(spec.roles, gave.roles) ? [] : spec.roles, install: Object.fromEntries(own) };
+}
+
+export interface ClaimChange {
+  readonly name?: string;
+  readonly spec: Partial<NodeSpec>;
+  readonly status: Pick<Node['status'], 'profile'>;
+}
+
+/** What a claim with this match changes, null where it has no profile to bring. What an operator said of the node stays. */
+export function claimChange(node: Node, match: NodeMatch): ClaimChange | null {
   const { becomes: made, profile } = match;
   if (!made || profile === null) return null;
+  const own = ownSpec(node);
   return {
     ...(made.name === node.name ? {} : { name: made.name }),
     spec: {
-      roles: node.spec.roles.length > 0 ? node.spec.roles : [...made.roles],
-      install: { ...made.install, ...node.spec.install },
+      roles: own.roles.length > 0 ? own.roles : [...made.roles],
+      install: { ...made.install, ...own.install },
       ...(made.bmc ? { bmc: made.bmc } : {}),
       ...(made.rack && !node.spec.rack ? { rack: made.rack } : {}),
     },
-    status: { profile: { name: profile, number: made.number } },
+    status: { profile: { name: profile, number: made.number, gave: { roles: made.roles, install: made.install } } },
   };
 }

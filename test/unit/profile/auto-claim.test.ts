@@ -230,6 +230,7 @@ describe('what a person took back', () => {
     const id = await boot(1, 64);
     await until('claimed', () => seen(id).state === 'claimed');
     await world.service.act(id, 'unclaim', {});
+    expect(seen(id).spec).toMatchObject({ roles: [], install: {} });
     await boot(2, 64);
     await until('another is claimed', () => world.nodes.byMac(macOf(2))!.state === 'claimed');
     await claims!.idle();
@@ -240,6 +241,18 @@ describe('what a person took back', () => {
     await boot(1, 64);
     await until('claimed again', () => seen(id).state === 'claimed');
     expect(seen(id).name).toBe('compute-01');
+  });
+});
+
+describe('roles that a person gives after the claim', () => {
+  it('stay when the node is given back', async () => {
+    await open({ profiles: [PROFILE] });
+    start();
+    const id = await boot(1, 64);
+    await until('claimed', () => seen(id).state === 'claimed');
+    await world.service.update(id, { roles: ['compute', 'network'] });
+    await world.service.act(id, 'unclaim', {});
+    expect(seen(id).spec.roles).toEqual(['compute', 'network']);
   });
 });
 

@@ -45,6 +45,13 @@ export const aNic = (mac: string, over: Partial<InventoryNic> = {}): InventoryNi
 export const hardware = (n: number, gib: number, over: Partial<Inventory> = {}): Inventory =>
   anInventory(macOf(n), { memory: { totalBytes: gib * 2 ** 30, dimms: [] }, nics: [aNic(macOf(n))], ...over });
 
+/** A profile that a node was claimed with. */
+export const had = (
+  name: string,
+  number: number,
+  gave: NonNullable<Node['status']['profile']>['gave'] = { roles: [], install: {} },
+) => ({ name, number, gave });
+
 /** An available machine that nobody named. */
 export const machine = (n: number, inventory: Inventory | null, over: Parameters<typeof aNode>[0] = {}): Node => {
   const { status, ...rest } = over;

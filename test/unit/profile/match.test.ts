@@ -7,7 +7,7 @@ import { claimChange, matchProfiles, type NodeMatch } from '../../../provisioner
 import { isMadeUpName, nameOf, numberIn } from '../../../provisioner/profile/names.js';
 import { misfits, rackOf } from '../../../provisioner/profile/rules.js';
 import type { Match } from '../../../provisioner/site/profile-schema.js';
-import { aDisk, aNic, hardware, idOf, machine, macOf, siteFaults, siteWith } from './machines.js';
+import { aDisk, aNic, had, hardware, idOf, machine, macOf, siteFaults, siteWith } from './machines.js';
 
 const rules = (match: object): Match => siteWith({ profiles: [{ name: 'p', match }] }).profiles[0]!.match;
 const why = (match: object, inventory: Inventory) => misfits(rules(match), inventory);
@@ -243,7 +243,7 @@ describe('elimination', () => {
       machine(n, hardware(n, 64), {
         name: `ctl-${n}`,
         state: 'ready',
-        status: { profile: { name: 'controller', number: n } },
+        status: { profile: had('controller', n) },
       }),
     );
     const matches = matchProfiles(site, [...held, machine(4, hardware(4, 64))]);
@@ -372,6 +372,18 @@ describe('what follows', () => {
     expect(change.spec).not.toHaveProperty('rack');
   });
 
+  it('takes the place of what an earlier profile gave, and of nothing else', () => {
+    const gave = { roles: ['storage'], install: { image: 'old', user_data: '#cloud-config\n' } };
+    const node = machine(1, full(1), {
+      name: 'compute-04',
+      spec: { roles: ['storage'], install: { image: 'old', user_data: '#cloud-config\npackages: [tmux]\n' } },
+      status: { profile: had('storage', 4, gave) },
+    });
+    const change = claimChange(node, matchProfiles(site, [node])[0]!)!;
+    expect(change.spec.roles).toEqual(['compute']);
+    expect(change.spec.install).toMatchObject({ image: 'debian-12', user_data: '#cloud-config\npackages: [tmux]\n' });
+  });
+
   it('is nothing for a node that an operator gave roles', () => {
     const node = machine(1, full(1), { spec: { roles: ['network'] } });
     expect(matchProfiles(site, [node])[0]).toMatchObject({
@@ -435,9 +447,9 @@ describe('names that were given', () => {
   it('stay, also when their node was released, and are not given twice', () => {
     const released = machine(7, hardware(7, 32), {
       name: 'compute-05',
-      status: { profile: { name: 'compute', number: 5 } },
+      status: { profile: had('compute', 5) },
     });
-    const renamed = machine(8, hardware(8, 32), { name: 'bob', status: { profile: { name: 'compute', number: 1 } } });
+    const renamed = machine(8, hardware(8, 32), { name: 'bob', status: { profile: had('compute', 1) } });
     const matches = matchProfiles(site, [machine(1, hardware(1, 32)), released, renamed, machine(2, hardware(2, 32))]);
     expect(matches.map(m => [m.becomes?.name, m.becomes?.number])).toEqual([
       ['compute-02', 2],
@@ -460,7 +472,7 @@ describe('two templates', () => {
       machine(i + 1, hardware(i + 1, 64), {
         name: `x${i}`,
         state: 'ready',
-        status: { profile: { name: i < 9 ? 'a' : 'b', number: (i % 9) + 1 } },
+        status: { profile: had(i < 9 ? 'a' : 'b', (i % 9) + 1) },
       }),
     );
     const matches = matchProfiles(site, [...ready, machine(40, hardware(40, 64)), machine(41, hardware(41, 64))]);
@@ -490,7 +502,7 @@ describe('for any machines and any profiles', () => {
         gib: fc.constantFrom(8, 16, 32, 64, null),
         threads: fc.constantFrom(1, 2, 4),
         state: fc.constantFrom('available', 'available', 'available', 'claimed', 'ready', 'discovered'),
-        had: fc.option(fc.record({ profile: fc.nat({ max: 3 }), number: fc.integer({ min: 1, max: 9 }) }), {
+        before: fc.option(fc.record({ profile: fc.nat({ max: 3 }), number: fc.integer({ min: 1, max: 9 }) }), {
           nil: null,
         }),
         data: fc.boolean(),
@@ -512,18 +524,18 @@ describe('for any machines and any profiles', () => {
       nodes: pinned ? [{ name: 'pinned', macs: [macOf(1)] }] : [],
     });
     const used = new Set<string>();
-    const nodes = machines.map(({ gib, threads, state, had, data }, i): Node => {
+    const nodes = machines.map(({ gib, threads, state, before, data }, i): Node => {
       const n = i + 1;
-      const key = had && `${had.profile} ${had.number}`;
-      const keeps = had && key !== null && had.profile < profiles.length && !used.has(key);
+      const key = before && `${before.profile} ${before.number}`;
+      const keeps = before && key !== null && before.profile < profiles.length && !used.has(key);
       if (keeps) used.add(key!);
       const base = gib === null ? null : hardware(n, gib);
       const signatures = data ? [{ offset: 0, type: 'xfs', label: null, uuid: null, partition: null }] : [];
       const inventory = base && { ...base, cpu: { ...base.cpu, threads }, disks: [aDisk({ signatures })] };
       return machine(n, inventory, {
         state: state as Node['state'],
-        ...(keeps ? { name: nameOf(`p${had.profile}-##`, had.number) } : {}),
-        status: { profile: keeps ? { name: `p${had.profile}`, number: had.number } : null },
+        ...(keeps ? { name: nameOf(`p${before.profile}-##`, before.number) } : {}),
+        status: { profile: keeps ? had(`p${before.profile}`, before.number) : null },
       });
     });
     return { site, nodes };
