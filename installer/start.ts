@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { CloudHalf } from '../provisioner/core/cloud-host.js';
 import { packageRoot } from '../provisioner/core/distributions/load.js';
 import { fail } from '../provisioner/core/problem.js';
-import { rememberFacts } from './cloud/remembered.js';
 import { createCloudService } from './cloud/service.js';
 import type { Catalogue } from './model/catalogue.js';
 import { checkCatalogue } from './model/check.js';
@@ -42,7 +41,6 @@ export function createCloudHalf(catalogue: Catalogue): CloudHalf {
         catalogue,
         release,
         templates,
-        remembered: rememberFacts(join(host.dataDir, 'cloud', 'facts.json')),
       });
     },
   };

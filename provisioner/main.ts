@@ -145,7 +145,7 @@ await runCli(
         ...(credentials === undefined ? {} : { credentialsDirectory: credentials }),
       }),
     async bakeRoles(command, onProgress) {
-      const { roles, dataDir, mirror, force } = command;
+      const { roles, kernel, dataDir, mirror, force } = command;
       const release = loadRelease(command.release);
       if (!release) {
         const { message, hint } = unknownRelease(command.release, releaseNames());
@@ -156,7 +156,7 @@ await runCli(
       const startedMs = clock.nowMs();
       const image = await buildOsImage({
         name: release.distribution,
-        kernel: 'generic',
+        kernel,
         imagesDir: join(dataDir, 'images'),
         bake: { roles, ...list, archives: release.archives },
         force,

@@ -4,7 +4,7 @@
  */
 
 import type { ServiceContext } from '../installer/model/catalogue.js';
-import { addressOf, type CloudModel, endpointUrl, nodesWith } from '../installer/model/cloud.js';
+import { addressOf, type CloudModel, endpointUrl } from '../installer/model/cloud.js';
 import {
   type CommandResource,
   command,
@@ -41,17 +41,25 @@ export const listenAddress = (ctx: ServiceContext): string =>
 export const databaseUrl = (ctx: ServiceContext, d: { readonly name: string; readonly user: string }): string =>
   `mysql+pymysql://${d.user}:${ctx.secret(`database/${d.user}`)}@${addressOf(ctx.cloud, 'database')}:3306/${d.name}?charset=utf8&ssl_ca=${CA_FILE}`;
 
-/** Where messages go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
-export const messagingUrl = (ctx: ServiceContext): string =>
-  `rabbit://openstack:${ctx.secret('messaging/openstack')}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
+/** Where messages of an account go; that the connection is TLS says `[oslo_messaging_rabbit]`. */
+export const messagingUrl = (ctx: ServiceContext, user: string): string =>
+  `rabbit://${user}:${ctx.secret(`messaging/${user}`)}@${addressOf(ctx.cloud, 'messaging')}:5671/`;
 
 /** Keystone without version, as keystoneauth wants it. */
 export const identityUrl = (cloud: CloudModel): string => new URL(endpointUrl(cloud, 'identity')).origin;
 
-export const memcachedServers = (cloud: CloudModel): string =>
-  nodesWith(cloud, 'cache')
-    .map(n => `${n.address}:11211`)
-    .join(',');
+/**
+ * memcached asks nobody who he is, and Keystone and Horizon run what they find in it (pickle): so it is there for its own
+ * node only, and who uses it must be on that node.
+ */
+export const CACHE = { address: '127.0.0.1', port: 11_211 } as const;
+
+/** @throws Error when the node has no cache */
+export function memcachedServers(ctx: Pick<ServiceContext, 'node'>): string {
+  if (!ctx.node.services.includes('cache'))
+    throw new Error(`a service on ${ctx.node.name} uses the cache, which is on another node and cannot be reached`);
+  return `${CACHE.address}:${CACHE.port}`;
+}
 
 /** Values that the configuration of each OpenStack service needs, under the same names in all templates. */
 export function openstackValues(
@@ -64,10 +72,11 @@ export function openstackValues(
     address: ctx.node.address,
     workers: workersOf(ctx),
     region: ctx.cloud.settings.region,
-    transport_url: messagingUrl(ctx),
     identity_url: identityUrl(ctx.cloud),
-    memcached_servers: memcachedServers(ctx.cloud),
-    memcache_secret: ctx.secret(`cache/${user}`),
+    // A template that asks for them on a node without a cache does not render.
+    ...(ctx.node.services.includes('cache')
+      ? { memcached_servers: memcachedServers(ctx), memcache_secret: ctx.secret(`cache/${user}`) }
+      : {}),
     user,
     password: ctx.secret(`identity/${user}`),
   };

@@ -26,9 +26,23 @@ const failure = (r: ActionReport): ActionFailure => ({
   problem: r.problem ?? problem('cloud-step-failed', `${r.action.title} failed.`),
 });
 
+/** Nodes that the plan leaves as they are: the run did not bring them to what is wanted. */
+const heldNodes = (plan: ReadyPlan): ActionFailure[] =>
+  plan.view.findings.flatMap(f => {
+    const why = f.severity === 'hold' && f.node !== null ? plan.held.get(f.node) : undefined;
+    return why && f.node !== null
+      ? [{ id: `${f.node}/host/look`, node: f.node, service: 'host', title: `look at ${f.node}`, problem: why }]
+      : [];
+  });
+
 /** Programs at once on a node: services wait for each other more than they compute. */
 const perNode = (plan: ReadyPlan): number =>
   Math.max(4, Math.min(8, ...(plan.model?.nodes.map(n => n.facts.cpus + 2) ?? [4])));
+
+/** Programs on an emulated machine start ten times slower than on the machines that time-outs are made for. */
+const EMULATED_FACTOR = 6;
+const timeoutFactor = (plan: ReadyPlan, node: string): number =>
+  plan.model?.nodes.some(n => n.name === node && n.facts.emulated) ? EMULATED_FACTOR : 1;
 
 export interface WalkOptions {
   /** Grows each time that this run is taken up again: names of units are used once. */
@@ -49,6 +63,7 @@ export async function walkPlan(
 ): Promise<WalkResult> {
   const { events, journal } = deps;
   let plan = planned;
+  await plan.remember();
   /** Installations go through the journal; what would destroy data without the operator's word does not go at all. */
   const guarded = (all: readonly Planned[]): readonly Planned[] =>
     all.map(p => {
@@ -109,6 +124,7 @@ export async function walkPlan(
     batchOptions: node => ({
       unconfiguredUnits: plan.unconfigured.get(node) ?? [],
       packages: { sources: deps.packageSources(node) },
+      timeoutFactor: timeoutFactor(plan, node),
     }),
     mask: plan.secrets.mask,
     report: emit,
@@ -120,15 +136,17 @@ export async function walkPlan(
       const refused = fresh.view.findings.filter(f => f.severity === 'refuse');
       if (refused.length > 0) fail('plan-refused', refused.map(f => f.message).join('\n'), { hint: refused[0]!.hint });
       plan = fresh;
+      await plan.remember();
       return guarded(fresh.walk);
     },
+    held: node => plan.held.get(node),
     signal,
   });
   await queue;
   return {
     done: outcome.done,
     seconds: Math.round(outcome.seconds * 10) / 10,
-    failed: outcome.failed.map(failure),
+    failed: [...heldNodes(plan), ...outcome.failed.map(failure)],
     blocked: outcome.blocked.map(failure),
     chain: outcome.chain,
     looked: plan.view.nodes.filter(n => n.reachable && !n.expected).map(n => n.name),

@@ -4,14 +4,23 @@ import type { CloudHost } from '../../provisioner/core/cloud-host.js';
 import type { PlanNode, PlanProblem } from '../../provisioner/core/cloud-service.js';
 import type { SshTarget } from '../../provisioner/core/executor/types.js';
 import type { MachinePlan } from '../../provisioner/core/machines.js';
-import { asProblem, type Problem } from '../../provisioner/core/problem.js';
+import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import { buildDesired, type DesiredState } from '../engine/desired.js';
-import { type Action, diffNodes, type Expectations, groupByNode, planHash, resolveNeeds } from '../engine/diff.js';
+import {
+  type Action,
+  diffNodes,
+  type Expectations,
+  groupByNode,
+  planHash,
+  resolveNeeds,
+  unseen,
+} from '../engine/diff.js';
 import type { Observed } from '../engine/observe.js';
 import type { Planned, ServerAction } from '../engine/run.js';
 import { buildCloudModel } from '../model/build.js';
 import type { Catalogue } from '../model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../model/cloud.js';
+import { readMemory, writeMemory } from '../model/memory.js';
 import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
 import type { Templates } from '../model/templates.js';
@@ -23,17 +32,16 @@ import { createOpenStackClient, type OpenStackClient } from '../openstack/client
 import { cloudStatus } from '../openstack/errors.js';
 import { nodeTls, openSitePki } from '../pki/site.js';
 import { type CloudSecrets, openCloudSecrets } from '../secrets/secrets.js';
+import { recallFacts, rememberFacts } from './facts-file.js';
 import { lookAtFacts, lookAtState } from './look.js';
 import { asAction, desiredObjects, isIdentity, objectEdges, objectKey } from './objects.js';
 import { expectedFacts, nothingObserved } from './predict.js';
-import type { RememberedFacts } from './remembered.js';
 
 export interface PlannerDeps extends CloudHost {
   readonly catalogue: Catalogue;
   readonly release: ReleaseData;
   /** Renders the templates of `roles/`. */
   readonly templates: Templates;
-  readonly remembered: RememberedFacts;
 }
 
 export interface CloudPlan {
@@ -53,11 +61,17 @@ export interface ReadyPlan {
   readonly desired: DesiredState | null;
   readonly secrets: CloudSecrets;
   readonly targets: ReadonlyMap<string, SshTarget>;
+  /** Nodes that are left as they are (findings of the severity `hold`), with the reason. */
+  readonly held: ReadonlyMap<string, Problem>;
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Stores what this plan settles; it is done before anything of the plan is. */
+  remember(): Promise<void>;
 }
 
+/** Name in the store of secrets: it is sealed and kept with them, as it is as precious. */
+const MEMORY = 'remembered/cloud';
 const EMPTY: ObservedObjects = { objects: {}, ids: {} };
 const FORBIDDEN_TRIES = 5;
 const FORBIDDEN_PAUSE_MS = 1000;
@@ -76,6 +90,15 @@ async function patiently(work: () => Promise<void>, signal: AbortSignal): Promis
       if (cloudStatus(error) !== 403 || attempt === FORBIDDEN_TRIES) throw error;
       await sleep(FORBIDDEN_PAUSE_MS, signal);
     }
+}
+
+/** Of the findings that leave a node as it is, the first for each. */
+function heldBy(findings: readonly PlanProblem[]): Map<string, Problem> {
+  const held = new Map<string, Problem>();
+  for (const { severity, node, message, hint } of findings)
+    if (severity === 'hold' && node !== null && !held.has(node))
+      held.set(node, problem('cloud-node-held', `${node}: ${message}`, { hint }));
+  return held;
 }
 
 /** @throws the signal's reason when aborted */
@@ -99,7 +122,7 @@ export async function makePlan(
           machines.set(node.name, machine);
           const { hardware, refusal } = machine;
           if (hardware) facts.set(node.name, expectedFacts(node.name, hardware, deps.release));
-          if (refusal) findings.push({ severity: 'warn', node: node.name, ...refusal });
+          if (refusal) findings.push({ severity: 'hold', node: node.name, ...refusal });
           return;
         }
         findings.push({
@@ -116,24 +139,37 @@ export async function makePlan(
       else problems.set(node.name, looked.problem);
     }),
   );
-  deps.remembered.keep(
-    new Map([...facts].filter(([name]) => targets.has(name))),
-    handed.map(n => n.name),
-  );
-  // A node that is silent stays what it was: its part is left alone, and the others are not made to forget it.
-  for (const name of problems.keys()) {
-    const last = deps.remembered.get(name);
-    if (last) facts.set(name, last);
-  }
   const views = () =>
     handed.map(n => ({
       name: n.name,
       roles: n.roles,
-      reachable: !problems.has(n.name) && (facts.has(n.name) || machines.has(n.name)),
+      reachable: facts.has(n.name) || machines.has(n.name),
       expected: machines.has(n.name),
       problem: problems.get(n.name) ?? null,
     }));
-  for (const [name, p] of problems) findings.push(silent(name, p));
+  const recalled = recallFacts(deps.dataDir);
+  /** A node that is away: the others go on, unless the cloud is run from it or nothing is known of it. */
+  const away = (node: string, severity: 'refuse' | 'hold', p: Problem) =>
+    findings.push({ severity, node, message: `It cannot be looked at: ${p.message}`, hint: p.hint });
+  const known = new Map(facts);
+  for (const { id, name, roles } of handed) {
+    const p = problems.get(name);
+    if (!p) continue;
+    const before = recalled.get(id);
+    const leads = roles.some(r => deps.catalogue.roles.get(r)?.services.includes('identity'));
+    away(name, before && !leads ? 'hold' : 'refuse', p);
+    if (before) known.set(name, before);
+  }
+  if (facts.size > 0)
+    rememberFacts(
+      deps.dataDir,
+      new Map(
+        handed.flatMap(({ id, name }) => {
+          const seen = known.get(name);
+          return seen ? [[id, seen] as const] : [];
+        }),
+      ),
+    );
 
   const installs = [...machines].map(([name, machine]) => installation(name, machine, deps));
   const installsOnly = installs.map(i => i.action);
@@ -150,11 +186,14 @@ export async function makePlan(
     desired: null,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured: new Map(),
     client: () => {
       throw new Error('there is no cloud');
     },
+    remember: async () => {},
   });
+  const memory = readMemory(await deps.secrets.get(MEMORY));
   const modelOf = (leftOut: ReadonlySet<string>) =>
     buildCloudModel({
       siteName: deps.siteName,
@@ -162,12 +201,14 @@ export async function makePlan(
       settings: deps.settings,
       release: deps.release,
       catalogue: deps.catalogue,
+      memory,
+      unseen: handed.map(n => n.name).filter(n => !known.has(n) || leftOut.has(n)),
       nodes: handed.flatMap(n => {
-        const known = facts.get(n.name);
+        const seen = known.get(n.name);
         const address = n.target?.address ?? machines.get(n.name)?.address;
-        if (!known || !address || leftOut.has(n.name)) return [];
+        if (!seen || !address || leftOut.has(n.name)) return [];
         const hostKey = n.target ? { hostKey: n.target.hostKey } : {};
-        return [{ name: n.name, roles: n.roles, sshAddress: address, ...hostKey, facts: known }];
+        return [{ name: n.name, roles: n.roles, sshAddress: address, ...hostKey, facts: seen }];
       }),
     });
   const whole = modelOf(new Set());
@@ -184,12 +225,6 @@ export async function makePlan(
   if (!built.ok) {
     if (machines.size === 0)
       findings.push(
-        ...[...problems].map(([name, p]) => ({
-          severity: 'refuse' as const,
-          node: name,
-          message: p.message,
-          hint: p.hint,
-        })),
         ...built.problems.map(p => ({ severity: 'refuse' as const, node: p.node, message: p.message, hint: p.hint })),
       );
     return withoutCloud();
@@ -213,46 +248,36 @@ export async function makePlan(
 
   const byNode = groupByNode(desired.placed);
   const observed = new Map<string, Observed>();
+  const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
-    model.nodes.map(async node => {
-      if (problems.has(node.name)) return;
+    awake.map(async node => {
       if (machines.has(node.name)) {
         observed.set(node.name, nothingObserved(node.name));
         return;
       }
       const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
       if (looked.ok) observed.set(node.name, looked.value);
-      else {
-        problems.set(node.name, looked.problem);
-        findings.push(silent(node.name, looked.problem));
-      }
+      else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
     }),
   );
 
-  const controller = model.nodes.find(n => n.address === model.api.address);
-  const away = controller && problems.get(controller.name);
-  if (away)
-    findings.push({
-      severity: 'refuse',
-      node: controller.name,
-      message: `${controller.name} cannot be looked at, and the cloud's APIs are there: ${away.message}`,
-      hint: away.hint,
-    });
-
   findings.push(
-    ...precheck(model, {
-      release: deps.release,
-      ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
-      seen: Object.fromEntries(
-        model.nodes.map(n => [
-          n.name,
-          {
-            packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
-            ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
-          },
-        ]),
-      ),
-    }),
+    ...precheck(
+      { ...model, nodes: awake },
+      {
+        release: deps.release,
+        ca: { expiresMs: pki.caExpiresMs, nowMs: deps.clock.nowMs() },
+        seen: Object.fromEntries(
+          awake.map(n => [
+            n.name,
+            {
+              packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+              ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
+            },
+          ]),
+        ),
+      },
+    ),
   );
 
   const client = (s?: AbortSignal) =>
@@ -299,7 +324,11 @@ export async function makePlan(
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
   const nodeActions = diffNodes(desired, observed, outside, options.expectations);
-  const everything = new Set([...nodeActions.map(a => a.action.id), ...objectActions.map(a => objectKey(a.id))]);
+  const everything = new Set([
+    ...nodeActions.map(a => a.action.id),
+    ...objectActions.map(a => objectKey(a.id)),
+    ...unseen(desired, observed),
+  ]);
   const needsOf = resolveNeeds(new Map([...desired.before, ...edges]), everything, outside);
 
   const masked = (a: Action): Action => ({
@@ -351,8 +380,16 @@ export async function makePlan(
     desired,
     secrets,
     targets,
+    held: heldBy(findings),
     unconfigured,
     client,
+    remember: async () => {
+      // A node that left and comes back gets a certificate of its own, with a new key.
+      pki.keepOnly(handed.map(n => n.name));
+      await secrets.flush();
+      const text = writeMemory(model.memory);
+      if (text !== writeMemory(memory)) await deps.secrets.put(MEMORY, text);
+    },
   };
 }
 
@@ -380,10 +417,3 @@ const installId = (node: string) => `${node}/machine/install`;
 
 const afterInstall = (action: Action, machines: ReadonlyMap<string, unknown>): Action =>
   machines.has(action.node) ? { ...action, needs: [...action.needs, installId(action.node)] } : action;
-
-const silent = (node: string, p: Problem): PlanProblem => ({
-  severity: 'warn',
-  node,
-  message: `${node} cannot be looked at, and is left out: ${p.message}`,
-  hint: p.hint,
-});

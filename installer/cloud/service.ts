@@ -31,7 +31,6 @@ import {
 } from '../remove/removal.js';
 import { openCloudSecrets } from '../secrets/secrets.js';
 import { APPLY_KIND, settleOpenSteps, type WalkResult, walkPlan } from './apply.js';
-import { CLOUD } from './objects.js';
 import { makePlan, type PlannerDeps, type ReadyPlan } from './planner.js';
 import { runSecurity, SECURITY_KIND } from './security.js';
 import { checkSteps, runVerification, VERIFY_KIND } from './verification.js';
@@ -70,7 +69,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     const actions = walk.map(w => w.action);
     return { ...plan, walk, view: { ...plan.view, actions, hash: planHash(actions) } };
   };
-  /** What concerns the named nodes, what that needs elsewhere, and objects behind the APIs. */
+  /** What concerns the named nodes, and what that needs elsewhere. */
   const restrict = (plan: ReadyPlan, nodes: readonly string[] | undefined): ReadyPlan => {
     if (!nodes || nodes.length === 0) return plan;
     for (const name of nodes)
@@ -86,16 +85,14 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
     };
     for (const { action } of plan.walk) if (nodes.includes(action.node)) take(action.id);
     const outside = new Set([...nodes, ...[...wanted].map(id => byId.get(id)!.node)]);
-    // Objects come last: what they need on other nodes is theirs to wait for, not to bring about.
-    for (const { action } of plan.walk)
-      if (action.node === CLOUD && action.needs.every(n => wanted.has(n) || byId.get(n)?.node === CLOUD))
-        take(action.id);
     const restricted = restrictTo(plan, w => wanted.has(w.action.id));
     // A refusal of a node that has no part in it stands in nobody's way.
-    const findings = plan.view.findings.map(f =>
-      f.severity === 'refuse' && f.node !== null && plan.model !== null && !outside.has(f.node)
-        ? { ...f, severity: 'warn' as const }
-        : f,
+    const findings = plan.view.findings.flatMap(f =>
+      f.severity === 'hold' && f.node !== null && !outside.has(f.node)
+        ? []
+        : f.severity === 'refuse' && f.node !== null && plan.model !== null && !outside.has(f.node)
+          ? { ...f, severity: 'warn' as const }
+          : f,
     );
     return { ...restricted, view: { ...restricted.view, findings } };
   };
@@ -139,7 +136,9 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
 
   const carryOut = async (run: Run, plan: ReadyPlan, round: number, options: ApplyOptions): Promise<void> => {
     const view = toView(plan);
-    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(n => plan.targets.has(n));
+    const touched = [...new Set(plan.walk.map(w => w.action.node))].filter(
+      n => plan.targets.has(n) && !plan.held.has(n),
+    );
     await events.emit({
       type: 'cloud.plan',
       message: `The cloud is laid down: ${view.actions.length} actions on ${view.summary.nodes} nodes.`,
@@ -164,7 +163,7 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
       if (options.nodes && !options.nodes.includes(node)) continue;
       const own = bad.find(f => f.node === node);
       if (own) await deps.onNode(node, 'failed', own.problem);
-      else await deps.onNode(node, 'ready', null);
+      else if (!plan.held.has(node)) await deps.onNode(node, 'ready', null);
     }
     const { looked: _, ...outcome } = walked;
     const result: ApplyResult & Pick<WalkResult, 'took'> = {
@@ -218,9 +217,10 @@ export function createCloudService(deps: PlannerDeps): RunningCloud {
   };
 
   const refuse = (plan: ReadyPlan) => {
-    const refused = plan.view.findings.filter(f => f.severity === 'refuse');
+    const stands = plan.view.nodes.some(n => !plan.held.has(n.name));
+    const refused = plan.view.findings.filter(f => f.severity === 'refuse' || (f.severity === 'hold' && !stands));
     if (refused.length > 0)
-      fail('plan-refused', refused.map(f => f.message).join('\n'), {
+      fail('plan-refused', refused.map(f => (f.node === null ? f.message : `${f.node}: ${f.message}`)).join('\n'), {
         hint: refused[0]!.hint,
         detail: { problems: refused },
       });

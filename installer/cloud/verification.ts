@@ -13,6 +13,8 @@ export const VERIFY_KIND = 'cloud-verify';
 const GUEST = { image: 'guest', file: 'disk.qcow2' } as const;
 /** Guests are emulated where no hypervisor has KVM: everything in them takes several times as long. */
 const EMULATED_FACTOR = 3;
+/** A guest that is emulated inside an emulated machine takes about 40 times as long as one that is emulated directly. */
+const NESTED_FACTOR = 12;
 
 const has = (model: CloudModel, service: string) => nodesWith(model, service).length > 0;
 const names = (model: CloudModel, service: string) => nodesWith(model, service).map(n => n.name);
@@ -20,7 +22,9 @@ const names = (model: CloudModel, service: string) => nodesWith(model, service).
 /** What is proved of this cloud. Pure. */
 export function verifySpec(model: CloudModel, guestFile: string, options: VerifyOptions): VerifySpec {
   const { external, dns, provider } = model.settings;
-  const emulated = nodesWith(model, 'hypervisor').some(n => !n.facts.kvm);
+  const hypervisors = nodesWith(model, 'hypervisor').filter(n => !n.facts.kvm);
+  const factor =
+    hypervisors.length === 0 ? null : hypervisors.some(n => n.facts.emulated) ? NESTED_FACTOR : EMULATED_FACTOR;
   return {
     guest: { file: guestFile, diskFormat: 'qcow2', user: 'root', tells: 'markers' },
     external: external
@@ -43,7 +47,7 @@ export function verifySpec(model: CloudModel, guestFile: string, options: Verify
     ...(has(model, 'dashboard') && model.settings.dashboard
       ? { dashboardUrl: `https://${model.api.host}/horizon` }
       : {}),
-    ...(emulated ? { timeoutFactor: EMULATED_FACTOR } : {}),
+    ...(factor === null ? {} : { timeoutFactor: factor }),
     ...(options.only ? { only: options.only } : {}),
     ...(options.keep ? { keep: true } : {}),
   };

@@ -138,8 +138,13 @@ function expected(p: Placed, missing: number): number {
   return 0;
 }
 
+/** Keys of what is wanted on nodes that could not be looked at: whether it is in place is not known. */
+export const unseen = (desired: DesiredState, observed: ReadonlyMap<string, Observed>): string[] =>
+  desired.placed.filter(p => !observed.has(p.node)).map(p => p.key);
+
 /**
- * @param observed by node; nodes that could not be looked at are left out, and nothing is planned for them
+ * @param observed by node; nodes that could not be looked at are left out: nothing is planned for them, and what needs
+ *   something of theirs names it in its needs
  * @param outside keys of actions that bring about milestones from outside (`@identity:catalog` → ids), in place of it
  */
 export function diffNodes(
@@ -158,7 +163,7 @@ export function diffNodes(
       if (c) changes.set(p.key, { ...c, placed: p });
     }
   }
-  const needsOf = resolveNeeds(desired.before, new Set(changes.keys()), outside);
+  const needsOf = resolveNeeds(desired.before, new Set([...changes.keys(), ...unseen(desired, observed)]), outside);
   return [...changes.values()].map(({ title, reason, diff, ...rest }) => {
     const { placed } = rest;
     const r = placed.resource;

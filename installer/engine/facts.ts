@@ -14,6 +14,7 @@ echo "@cpus $(nproc)"
 awk '/^MemTotal:/ {print "@memory " int($2 / 1024)}' /proc/meminfo
 systemd-detect-virt --container --quiet && echo '@container yes'
 [ -c /dev/kvm ] && echo '@kvm yes'
+[ "$(systemd-detect-virt --vm)" != qemu ] || echo '@emulated yes'
 has() { [ -d "/sys/module/$1" ] || modprobe -nq "$1" 2>/dev/null; }
 has openvswitch && echo '@module openvswitch'
 { has dm_mod || grep -q device-mapper /proc/misc; } && { [ ! -e /run/systemd/container ] || [ -e /dev/mapper/control ]; } && grep -q device-mapper /proc/devices && echo '@module deviceMapper'
@@ -80,6 +81,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
     memoryMiB: Number(one('memory')),
     container: all('container').length > 0,
     kvm: all('kvm').length > 0,
+    emulated: all('emulated').length > 0,
     modules: {
       openvswitch: modules.includes('openvswitch'),
       deviceMapper: modules.includes('deviceMapper'),

@@ -7,7 +7,7 @@ import type { Clock } from '../../provisioner/core/clock.js';
 import type { DetachedJob, Executor, SshTarget } from '../../provisioner/core/executor/types.js';
 import { asProblem, type Problem, problem } from '../../provisioner/core/problem.js';
 import type { Action, NodeAction } from './diff.js';
-import { type BatchOptions, batchScript, batchTimeoutMs, parseMarker } from './script.js';
+import { type BatchOptions, batchScript, batchTimeoutMs, limitSeconds, parseMarker } from './script.js';
 
 /** An action that the server itself carries out, such as one behind an API. */
 export interface ServerAction {
@@ -60,17 +60,22 @@ export interface RunDeps {
   readonly perNode: number;
   /** The plan of what is left now, for actions that renew. */
   readonly replan: () => Promise<readonly Planned[]>;
+  /** Why a node is left as it is, if it is; what needs something of it is held, too. */
+  readonly held: (node: string) => Problem | undefined;
   readonly signal: AbortSignal;
 }
 
 const isServer = (p: Planned): p is ServerAction => 'perform' in p;
+const nodeOf = (id: string) => id.split('/', 1)[0]!;
 /** What runs one after the other. */
 function laneOf({ action, placed }: NodeAction): string {
   const { branch } = placed.resource;
   return `${action.node}/${action.service}${branch === undefined ? '' : `/${branch}`}`;
 }
 
-const OUTPUT_LINES = 60;
+const OUTPUT_LINES = 120;
+/** Of them in a failure's detail. */
+const DETAIL_LINES = 25;
 const SERVER_AT_ONCE = 8;
 
 interface Item {
@@ -159,10 +164,11 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     const n = (serial.get(batch[0]!.lane) ?? 0) + 1;
     serial.set(batch[0]!.lane, n);
     const name = `${batch[0]!.lane}/${n}`;
+    const options = deps.batchOptions(node);
     const job: DetachedJob = {
       unit: `${deps.unitPrefix}-${name.replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 200),
-      script: batchScript(actions, deps.batchOptions(node), niceness(batch[0]!.weight, heaviest(node))),
-      timeoutMs: batchTimeoutMs(actions),
+      script: batchScript(actions, options, niceness(batch[0]!.weight, heaviest(node))),
+      timeoutMs: batchTimeoutMs(actions, options),
     };
     let current = -1;
     let output: string[] = [];
@@ -180,7 +186,19 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
         output = [];
         begin(item);
       } else if (marker.kind === 'ok') settle(item, 'ok', null);
-      else settle(item, 'failed', stepFailed(item.action, actions[marker.index]!, marker.code, output.map(deps.mask)));
+      else {
+        const took = (clock.monotonicMs() - item.beganMs) / 1000;
+        settle(
+          item,
+          'failed',
+          stepFailed(
+            actions[marker.index]!,
+            marker.code,
+            took >= limitSeconds(actions[marker.index]!, options.timeoutFactor),
+            output.map(deps.mask),
+          ),
+        );
+      }
       wake();
     };
     try {
@@ -188,23 +206,32 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
         deps.executor.detached(deps.target(node), job, onLine, { signal }),
       );
       const left = batch.find(b => b.state === 'waiting' || b.state === 'running');
-      if (left) {
+      if (left && !batch.some(b => b.state === 'failed')) {
         begin(left);
-        const why = result.kind === 'lost' ? result.reason : `the program ended with code ${result.code}`;
-        settle(
-          left,
-          'failed',
-          problem('cloud-step-failed', `"${left.action.title}" on ${node} was cut off: ${deps.mask(why)}`, {
-            detail: { node, service: left.action.service, step: left.action.id, log: output.map(deps.mask) },
-          }),
-        );
+        const why =
+          result.kind === 'lost'
+            ? { reason: result.reason, hint: `\`halligan apply\` goes on from here when ${node} is up again.` }
+            : {
+                reason: `its program was killed there (code ${result.code})`,
+                hint: `Look who did that (\`journalctl -k\` on ${node} shows whether memory ran out), then \`halligan apply\` goes on from here.`,
+              };
+        settle(left, 'failed', cutOff(left.planned as NodeAction, why, output.map(deps.mask)));
       }
     } catch (error) {
       if (signal.aborted) return;
       const left = batch.find((b, i) => i >= Math.max(current, 0) && (b.state === 'waiting' || b.state === 'running'));
       if (left) {
         begin(left);
-        settle(left, 'failed', asProblem(error, 'cloud-step-failed'));
+        const p = asProblem(error, 'cloud-step-failed');
+        const hint =
+          p.code === 'ssh-failed'
+            ? `Bring ${node} back (power, network, sshd), then \`halligan apply\` goes on from here; until then it leaves ${node} out.`
+            : p.hint;
+        settle(
+          left,
+          'failed',
+          cutOff(left.planned as NodeAction, { reason: deps.mask(p.message), hint }, output.map(deps.mask)),
+        );
       }
       // Nothing more is tried on a node that cannot be reached: each try would take its time-out.
       if (asProblem(error).code === 'ssh-failed' || asProblem(error).code === 'host-key-mismatch')
@@ -220,6 +247,12 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
             problem('cloud-step-blocked', `An earlier step of ${item.action.service} on ${node} failed.`),
           );
     }
+  };
+  /** What is of a node that is left as it is, or needs something of one. */
+  const holdBack = (item: Item) => {
+    const needed = item.action.needs.find(n => !items.has(n) && deps.held(nodeOf(n)) !== undefined);
+    const why = deps.held(item.action.node) ?? (needed === undefined ? undefined : deps.held(nodeOf(needed)));
+    if (why) settle(item, 'blocked', problem('cloud-step-blocked', why.message, { hint: why.hint }));
   };
   /** Puts the new plan in the place of everything that has not begun. */
   const renew = (fresh: readonly Planned[], lookedMs: number) => {
@@ -240,6 +273,7 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
     for (const item of added) {
       const need = item.action.needs.map(n => items.get(n)).find(n => n?.state === 'failed' || n?.state === 'blocked');
       if (need) settle(item, 'blocked', waitsFor(item, need));
+      else holdBack(item);
     }
   };
   /** Renewals one after the other; those that are asked for meanwhile share the next one. */
@@ -269,6 +303,8 @@ export async function runPlan(plan: readonly Planned[], deps: RunDeps): Promise<
       if (!signal.aborted) settle(item, 'failed', asProblem(error, 'cloud-step-failed'));
     }
   };
+
+  for (const item of items.values()) holdBack(item);
 
   const schedule = () => {
     const candidates: { lane: string; node: string; batch: Item[] }[] = [];
@@ -370,33 +406,67 @@ function longestChain(items: readonly Item[], startMs: number): RunOutcome['chai
   return chain;
 }
 
-const TELLING = /error|critical|fatal|denied|refused|cannot|could not|no space|unable|failed|^E: /i;
+const TELLING = /error|critical|fatal|denied|refused|cannot|could not|no space|in use|unable|failed|^E: /i;
+/** What systemd says of every unit that ends. */
+const NOISE = /^(\S+\.service: |Failed to start |Stopped |Started |Starting )/;
+const NO_SPACE = /no space left|enough free space|disk quota exceeded|\(28\)/i;
+
+/** Of a step's output the line that says why it failed, and those around it. */
+function readOutput(output: readonly string[]): { lines: string[]; telling: string | undefined } {
+  const all = output.map(l => l.trimEnd()).filter(l => l !== '');
+  let at = all.findLastIndex(l => TELLING.test(l) && !NOISE.test(l));
+  if (at === -1) at = all.findLastIndex(l => TELLING.test(l));
+  if (at === -1) at = all.length - 1;
+  const end = Math.min(all.length, Math.max(at + 5, DETAIL_LINES));
+  return { lines: all.slice(Math.max(0, end - DETAIL_LINES), end), telling: all[at] };
+}
+
+const stepDetail = ({ action, placed }: NodeAction, lines: readonly string[]) => ({
+  node: action.node,
+  service: action.service,
+  step: action.id,
+  ...(placed.resource.kind === 'unit' ? { unit: placed.resource.unit } : {}),
+  log: lines,
+});
+
+/** An action whose end was not seen: its program was killed, or its node is gone. */
+function cutOff(
+  planned: NodeAction,
+  why: { readonly reason: string; readonly hint: string },
+  output: readonly string[],
+): Problem {
+  const { action } = planned;
+  const { lines } = readOutput(output);
+  const words = output.findLast(l => l.trim() !== '');
+  const last = words === undefined ? '' : ` Its last words: ${words.trim().slice(0, 300)}`;
+  return problem(
+    'cloud-step-failed',
+    `${action.node}: "${action.title}" (${action.service}) was cut off: ${why.reason.replace(/\.$/, '')}.${last}`,
+    { hint: why.hint, detail: stepDetail(planned, lines) },
+  );
+}
 
 /** The failure of an action in words: node, step, unit, the telling line of its output, and what to do. */
-function stepFailed(action: Action, planned: NodeAction, code: number, output: readonly string[]): Problem {
+function stepFailed(planned: NodeAction, code: number, late: boolean, output: readonly string[]): Problem {
+  const { action } = planned;
   const r = planned.placed.resource;
-  const lines = output.map(l => l.trimEnd()).filter(l => l !== '');
-  const telling = lines.findLast(l => TELLING.test(l)) ?? lines.at(-1) ?? 'it said nothing';
-  const timedOut = code === 124 || code === 137;
-  const next =
-    r.kind === 'unit'
+  const { lines, telling = 'it said nothing' } = readOutput(output);
+  // 137: killed by timeout(1), or by somebody else before.
+  const timedOut = code === 124 || (code === 137 && late);
+  const how = timedOut ? 'took too long' : code === 137 ? 'was killed' : `failed with code ${code}`;
+  const next = lines.some(l => NO_SPACE.test(l))
+    ? `Make room on ${action.node} (\`df -h\` shows which file system is full), then \`halligan apply\` goes on from here.`
+    : r.kind === 'unit'
       ? `Look at \`journalctl -u ${r.unit}\` on ${action.node}, mend the cause, then \`halligan apply\` goes on from here.`
       : r.kind === 'packages'
         ? `Check disk space and package sources of ${action.node}, then \`halligan apply\` goes on from here.`
         : `Mend the cause on ${action.node}, then \`halligan apply\` goes on from here.`;
   return problem(
     'cloud-step-failed',
-    `${action.node}: "${action.title}" (${action.service}) ${timedOut ? 'took too long' : `failed with code ${code}`}: ${telling.slice(0, 300)}`,
+    `${action.node}: "${action.title}" (${action.service}) ${how}: ${telling.slice(0, 300)}`,
     {
       hint: next,
-      detail: {
-        node: action.node,
-        service: action.service,
-        step: action.id,
-        ...(r.kind === 'unit' ? { unit: r.unit } : {}),
-        code,
-        log: lines.slice(-25),
-      },
+      detail: { ...stepDetail(planned, lines), code },
     },
   );
 }

@@ -23,8 +23,11 @@ const FILE_SECONDS = 60;
 const PACKAGE_SECONDS = 1800;
 /** Looks at the result of a command, half a second apart. */
 const SETTLE_TRIES = 20;
-/** Last lines of a unit's journal that a failure shows. */
-const JOURNAL_LINES = 12;
+/** A unit that systemd had to restart so often while we waited for it does not come up by waiting. */
+const RESTARTS = 8;
+/** Last lines of a unit's journal, and of each of its logs, that a failure shows: more than one try of an API says. */
+const JOURNAL_LINES = 15;
+const LOG_LINES = 40;
 
 export interface PackageSource {
   /** Lines of sources.list(5) that replace the node's own; null: leave them. */
@@ -35,19 +38,22 @@ export interface BatchOptions {
   /** Units of this node that must not run before they are configured: disabled after an installation. */
   readonly unconfiguredUnits: readonly string[];
   readonly packages: PackageSource;
+  /** For slow nodes: all time-outs are multiplied. */
+  readonly timeoutFactor: number;
 }
 
-const seconds = (a: NodeAction): number => {
+/** The longest that an action may take, in seconds. */
+export const limitSeconds = (a: NodeAction, factor: number): number => {
   const r = a.placed.resource;
-  if (r.kind === 'packages') return PACKAGE_SECONDS;
-  if (r.kind === 'command') return r.timeoutSeconds;
-  if (r.kind === 'unit') return r.timeoutSeconds + GRACE_SECONDS;
+  if (r.kind === 'packages') return factor * PACKAGE_SECONDS;
+  if (r.kind === 'command') return factor * r.timeoutSeconds;
+  if (r.kind === 'unit') return factor * r.timeoutSeconds + GRACE_SECONDS;
   return FILE_SECONDS;
 };
 
 /** The longest that the program may take. */
-export const batchTimeoutMs = (batch: readonly NodeAction[]): number =>
-  1000 * batch.reduce((sum, a) => sum + seconds(a) + GRACE_SECONDS, GRACE_SECONDS);
+export const batchTimeoutMs = (batch: readonly NodeAction[], { timeoutFactor }: BatchOptions): number =>
+  1000 * batch.reduce((sum, a) => sum + limitSeconds(a, timeoutFactor) + GRACE_SECONDS, GRACE_SECONDS);
 
 const writeStamp = (service: string, id: string, stamp: string): string => {
   const name = stampName(service, id);
@@ -95,11 +101,19 @@ case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemct
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
       if (a.verb === 'enable') return `${own}${enable}${stamp}\n`;
       const verb = a.verb === 'reload' ? 'reload-or-restart' : a.verb === 'restart' ? 'restart' : 'start';
-      const ready = r.ready === null ? '' : waitReady(u, r.ready, r.timeoutSeconds);
+      const ready = r.ready === null ? '' : waitReady(u, r.ready, options.timeoutFactor * r.timeoutSeconds);
       return `${own}${enable}explain() {
   systemctl show -p ActiveState -p SubState -p Result -p ExecMainStatus -- ${u} | tr '\\n' ' '; echo
   journalctl -u ${u} -n ${JOURNAL_LINES} --no-pager -o cat 2>/dev/null || :
-}
+${
+  r.watches.length === 0
+    ? ''
+    : `  # What it reads at its start names where it writes.
+  for l in $(grep -ohE '/var/log/[A-Za-z0-9/_.-]+\\.log' -- ${r.watches.map(sh).join(' ')} 2>/dev/null | sort -u); do
+    [ ! -f "$l" ] || tail -n ${LOG_LINES} "$l"
+  done
+`
+}}
 systemctl reset-failed ${u} 2>/dev/null || :
 systemctl ${verb} ${u} || { echo ${sh(`${r.unit} did not start`)}; explain; exit 1; }
 ${ready}systemctl is-active --quiet ${u} || { echo ${sh(`${r.unit} ended after its start`)}; explain; exit 1; }
@@ -134,6 +148,8 @@ const waitReady = (
 until ( ${ready}
 ) >/dev/null 2>&1; do
   [ "$(systemctl show -p ActiveState --value -- ${u})" != failed ] || { echo ${u}' failed while it started'; explain; exit 1; }
+  n=$(systemctl show -p NRestarts --value -- ${u})
+  [ "\${n:-0}" -lt ${RESTARTS} ] || { echo ${u}' ended '$n' times while it started'; explain; exit 1; }
   [ "$(date +%s)" -lt "$end" ] || { echo ${u}' does not answer after ${timeoutSeconds} s'; explain; exit 1; }
   sleep 0.4
 done
@@ -177,19 +193,28 @@ function packagesBody(
   options: BatchOptions,
 ): string {
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+made='' said=$(mktemp)
+trap 'rm -f -- "$said" $made' EXIT
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ] || grep -q halligan $policy; then
   printf '#!/bin/sh\\n# halligan: nothing starts before it is configured\\nexit 101\\n' >$policy
   chmod 755 $policy
-  trap 'rm -f $policy' EXIT
+  made=$policy
 fi
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
   -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
-# What a killed installation left half-way.
-dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null
+lists() {
+  apt update >"$said" 2>&1 && code=0 || code=$?
+  cat "$said"
+  return $code
+}
+unreached() { sed -n 's/^[EW]: Failed to fetch /The package lists could not be fetched: /p' "$said" | head -n 1; }
+# What a killed installation left half-way; what it cannot do apt says again.
+half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null || :; }
+half
 ${sourcesBody(archives, options.packages.sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
-if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then apt update || { echo 'The package lists could not be fetched.'; exit 1; }; fi
-apt install ${names.map(sh).join(' ')} || { apt update && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; }
+if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi
+apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
 ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
 `;
 }
@@ -203,7 +228,7 @@ export function batchScript(batch: readonly NodeAction[], options: BatchOptions,
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
 cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
-timeout --kill-after=10 ${seconds(a)} sh -eu "$w/a" </dev/null
+timeout --kill-after=10 ${limitSeconds(a, options.timeoutFactor)} sh -eu "$w/a" </dev/null
 code=$?
 [ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }
 echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"

@@ -5,7 +5,8 @@
 import { contains, formatIpv4, parseCidr, parseIpv4, tryParseCidr } from '../../provisioner/core/net/ipv4.js';
 import { nearest } from '../../provisioner/core/schema/explain.js';
 import type { Catalogue, RoleDeclaration, ServiceDeclaration } from './catalogue.js';
-import type { CloudModel, CloudNode, NodeFacts, Release } from './cloud.js';
+import { type CloudModel, type CloudNode, type NodeFacts, nodesWith, type Release } from './cloud.js';
+import { type CloudMemory, joinedAfter } from './memory.js';
 import type { CloudSettings } from './settings.js';
 
 /** A node as the site and the first look at it tell. */
@@ -28,6 +29,10 @@ export interface ModelInput {
   readonly release: Release;
   readonly catalogue: Catalogue;
   readonly nodes: readonly NodeInput[];
+  /** Nodes with roles that could not be looked at. */
+  readonly unseen?: readonly string[];
+  /** What earlier applies settled. */
+  readonly memory: CloudMemory;
 }
 
 export interface ModelProblem {
@@ -79,6 +84,7 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
     if (placed) nodes.push(placed);
   }
   checkServices(input, wanted, report);
+  checkFirst(input, wanted, report);
   checkAddresses(nodes, report);
   for (const p of settings.provider)
     if (nodes.length === input.nodes.length && nodes.length > 0 && !nodes.some(n => hasPhysical(n, p.physicalNetwork)))
@@ -87,18 +93,22 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
         `No node has the interface ${p.interface}, on which the provider network ${p.physicalNetwork} lies.`,
         'Correct `interface` of this entry of cloud.provider, or give the network nodes such an interface.',
       );
+  const memory: CloudMemory = { ...input.memory, joined: joinedAfter(input.memory.joined, nodes) };
+  const firstOf = (having: (s: ServiceDeclaration) => boolean) =>
+    wanted.filter(having).flatMap(s => nodesWith({ nodes, memory }, s.name))[0];
   const first =
-    nodes.find(n => wanted.some(s => s.endpoints?.some(e => e.type === 'identity') && n.services.includes(s.name))) ??
-    nodes.find(n => wanted.some(s => (s.endpoints?.length ?? 0) > 0 && n.services.includes(s.name))) ??
+    firstOf(s => s.endpoints?.some(e => e.type === 'identity') ?? false) ??
+    firstOf(s => (s.endpoints?.length ?? 0) > 0) ??
     nodes[0];
   if (problems.length > 0 || !first) return { ok: false, problems };
 
-  const model: CloudModel = {
+  let model: CloudModel = {
     name: input.siteName,
     domain: input.domain,
     settings,
     release,
     nodes,
+    memory,
     api: { host: settings.apiName ?? first.address, address: first.address },
     services: wanted
       .filter(s => nodes.some(n => n.services.includes(s.name)))
@@ -106,6 +116,7 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
         name: s.name,
         databases: s.databases ?? [],
         user: s.user ?? null,
+        messagingUser: s.messagingUser ?? null,
         endpoints: s.endpoints ?? [],
       })),
   };
@@ -114,6 +125,7 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
     const refusal = service.refusal?.(model) ?? null;
     if (refusal !== null)
       report(null, refusal, 'Correct the part `cloud` of the site file, or the roles of its nodes.');
+    else if (service.remember) model = { ...model, memory: service.remember(model) };
   }
   return problems.length > 0 ? { ok: false, problems } : { ok: true, model };
 }
@@ -231,6 +243,30 @@ function checkServices(input: ModelInput, wanted: readonly ServiceDeclaration[],
         : 'No role has it: the catalogue is incomplete.',
     );
   }
+}
+
+/** What only one node has stays on it. */
+function checkFirst(input: ModelInput, wanted: readonly ServiceDeclaration[], report: Report): void {
+  const losses = new Map<string, { held: string[]; roles: Set<string> }>();
+  for (const service of wanted) {
+    const held = service.firstAlone?.(input.settings) ?? null;
+    const first = input.memory.joined[service.name]?.[0];
+    if (held === null || first === undefined || input.unseen?.includes(first)) continue;
+    const having = input.nodes.filter(n => servicesOf(n, input.catalogue, wanted).includes(service.name));
+    // Nobody has it: it is given up, or its absence is refused elsewhere.
+    if (having.length === 0 || having.some(n => n.name === first)) continue;
+    const loss = losses.get(first) ?? { held: [], roles: new Set() };
+    loss.held.push(held);
+    for (const n of having)
+      for (const r of n.roles) if (input.catalogue.roles.get(r)?.services.includes(service.name)) loss.roles.add(r);
+    losses.set(first, loss);
+  }
+  for (const [first, { held, roles }] of losses)
+    report(
+      first,
+      `It has ${held.join(', ')}, and no other node does, but it is not among the nodes with the role ${[...roles].join(' or ')} now: another would begin with nothing.`,
+      `Give the role ${[...roles].join(' or ')} back to ${first}, and apply. There is no way yet to move it: what it has may only be given up with the whole role.`,
+    );
 }
 
 /** Undefined when the node has no address where it needs one; that is reported. */

@@ -2,6 +2,7 @@
 import type { TemplateValues } from '../../provisioner/core/render.js';
 import type { DesiredObject } from '../objects/types.js';
 import type { CloudModel, CloudNode } from './cloud.js';
+import type { CloudMemory } from './memory.js';
 import type { Resource } from './resources.js';
 import type { CloudSettings } from './settings.js';
 
@@ -70,9 +71,18 @@ export interface ServiceDeclaration {
   readonly networks?: readonly ('tunnel' | 'storage')[];
   /** Why the cloud, as the site wants it, cannot work, a sentence; null when it can. */
   readonly refusal?: (cloud: CloudModel) => string | null;
+  /**
+   * What is on the first node that got it and nowhere else, e.g. `the databases`; null: nothing. Another node would begin
+   * with nothing, and everybody would be sent there: so the service does not leave that node while there is a cloud.
+   */
+  readonly firstAlone?: (settings: CloudSettings) => string | null;
+  /** What further applies must know of this one; the cloud's memory holds what earlier ones left. Pure. */
+  readonly remember?: (cloud: CloudModel) => CloudMemory;
   readonly databases?: readonly DatabaseDeclaration[];
   /** Account of Keystone in the project `service` with the roles `admin` and `service`; its password is the secret `identity/USER`. */
   readonly user?: string;
+  /** Account of RabbitMQ; its password is the secret `messaging/USER`. */
+  readonly messagingUser?: string;
   readonly endpoints?: readonly EndpointDeclaration[];
   /** Pure: the same context gives the same resources. */
   readonly build: (context: ServiceContext) => readonly Resource[];

@@ -9,6 +9,7 @@ import { buildDesired } from '../engine/desired.js';
 import { buildCloudModel, type NodeInput } from './build.js';
 import type { Catalogue, RoleDeclaration, SecretKind, ServiceDeclaration, ServiceRelease } from './catalogue.js';
 import type { CloudModel, CloudNode, NodeFacts } from './cloud.js';
+import { NO_MEMORY } from './memory.js';
 import type { ReleaseData } from './releases.js';
 import type { CloudSettings } from './settings.js';
 import { openTemplates, type Templates } from './templates.js';
@@ -175,6 +176,7 @@ const SETTINGS: Omit<CloudSettings, 'release'> = {
     gateway: '203.0.113.1',
     pool: { from: '203.0.113.100', to: '203.0.113.200' },
   },
+  providerNetworks: [],
   tenantNetworks: 'geneve',
   distributedFloatingIp: false,
   mtu: 1500,
@@ -242,6 +244,7 @@ function checkSample(
     release,
     catalogue,
     nodes,
+    memory: NO_MEMORY,
   });
   // Roles that exclude each other have no single node; that is their right.
   if (!built.ok) return nodes.length === 1 ? [] : built.problems.map(p => at(`${p.node ?? 'the cloud'}: ${p.message}`));

@@ -1,6 +1,7 @@
 /** The cloud as a value: what the site says of it and what was seen on its nodes. Everything desired is made from this. */
 import type { ReleaseArchive } from './archives.js';
 import type { ServiceRelease } from './catalogue.js';
+import type { CloudMemory } from './memory.js';
 import type { CloudSettings } from './settings.js';
 
 /** What was read on a node before anything was decided. */
@@ -15,6 +16,8 @@ export interface NodeFacts {
   /** In a container (systemd-detect-virt --container), such as a lab host. */
   readonly container: boolean;
   readonly kvm: boolean;
+  /** Its CPUs are emulated (`qemu` of systemd-detect-virt): all that computes takes about ten times as long. */
+  readonly emulated?: boolean;
   /** Kernel features that are there or can be loaded. */
   readonly modules: {
     readonly openvswitch: boolean;
@@ -88,6 +91,8 @@ export interface CloudModel {
   readonly settings: CloudSettings;
   readonly release: Release;
   readonly nodes: readonly CloudNode[];
+  /** What earlier applies settled, with what this one adds. */
+  readonly memory: CloudMemory;
   /** Where the APIs answer: `host` stands in URLs, `address` is what it resolves to. */
   readonly api: { readonly host: string; readonly address: string };
   /** Every service of the catalogue that is somewhere in this cloud, with its databases, user and endpoints. */
@@ -95,6 +100,7 @@ export interface CloudModel {
     readonly name: string;
     readonly databases: readonly { readonly name: string; readonly user: string }[];
     readonly user: string | null;
+    readonly messagingUser: string | null;
     readonly endpoints: readonly {
       readonly type: string;
       readonly name: string;
@@ -104,9 +110,15 @@ export interface CloudModel {
   }[];
 }
 
-/** Nodes that have a service. */
-export const nodesWith = (cloud: CloudModel, service: string): readonly CloudNode[] =>
-  cloud.nodes.filter(n => n.services.includes(service));
+/** Nodes that have a service, in the order in which they got it: the first stays the first, whoever comes later. */
+export function nodesWith(cloud: Pick<CloudModel, 'nodes' | 'memory'>, service: string): readonly CloudNode[] {
+  const order = cloud.memory.joined[service] ?? [];
+  const rank = (n: CloudNode) => {
+    const i = order.indexOf(n.name);
+    return i < 0 ? order.length : i;
+  };
+  return cloud.nodes.filter(n => n.services.includes(service)).sort((a, b) => rank(a) - rank(b));
+}
 
 /** Address of the one node that has a service. @throws Error when there is none: the catalogue's needs rule that out */
 export function addressOf(cloud: CloudModel, service: string): string {

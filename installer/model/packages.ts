@@ -1,9 +1,11 @@
 /** Which packages a set of roles needs: what is baked into images, and what an installation brings. Pure. */
+
 import type { CloudSettings } from '../../provisioner/core/cloud-settings.js';
 import { fail } from '../../provisioner/core/problem.js';
 import { buildCloudModel } from './build.js';
 import type { Catalogue } from './catalogue.js';
 import type { NodeFacts, Release } from './cloud.js';
+import { NO_MEMORY } from './memory.js';
 
 const SAMPLE_SECRETS = {
   password: 'x'.repeat(40),
@@ -89,6 +91,7 @@ export function packagesOfRoles(
     settings: sample,
     release,
     catalogue,
+    memory: NO_MEMORY,
     nodes: [node('a', 1, roles), ...(others.length > 0 ? [node('b', 2, others)] : [])],
   });
   if (!built.ok) return fail('request-invalid', built.problems.map(p => p.message).join(' '));

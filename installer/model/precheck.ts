@@ -1,6 +1,7 @@
 /**
  * What is known to go wrong, looked for before anything is changed. Pure: from the model of the cloud and what was seen
- * on its nodes. `refuse`: it would fail or lose something; `warn`: it works, but not as most expect. What a service cannot do
+ * on its nodes. `refuse`: it would fail or lose something; `hold`: the same, of one node in its present state, and the others
+ * are not touched by it; `warn`: it works, but not as most expect. What a service cannot do
  * without (device-mapper for LVM, KVM where the site insists) is its own `refusal`, beside the code that needs it.
  */
 import type { CloudModel, CloudNode } from './cloud.js';
@@ -9,7 +10,7 @@ import { checkPackages, type ReleaseData } from './releases.js';
 export interface Precheck {
   /** Null: it is about the cloud as a whole. */
   readonly node: string | null;
-  readonly severity: 'refuse' | 'warn';
+  readonly severity: 'refuse' | 'hold' | 'warn';
   /** What is wrong, a sentence. */
   readonly message: string;
   /** What to do about it, a sentence. */
@@ -113,7 +114,7 @@ function checkClocks(model: CloudModel, say: Say): void {
     const refuse = Math.abs(offset) > SKEW_REFUSE_MS;
     say(
       node,
-      refuse ? 'refuse' : 'warn',
+      refuse ? 'hold' : 'warn',
       `Its clock is ${duration(offset)} ${offset > 0 ? 'ahead' : 'behind'}. ${refuse ? 'Tokens and certificates would not be valid there.' : 'Tokens may be refused at their edges.'}`,
       'Let it follow a time server: `timedatectl timesync-status` or `chronyc tracking` shows which; `ntp` of the site names them.',
     );
@@ -180,7 +181,7 @@ function checkSize(node: CloudNode, seen: Seen, say: Say): void {
   if (seen.freeMiB < DISK_REFUSE_MIB)
     say(
       node,
-      'refuse',
+      'hold',
       `Only ${seen.freeMiB} MiB are free on the file system of /var: packages, databases and logs go there.`,
       'Make room: `du -xh /var | sort -h | tail` shows what takes it.',
     );
@@ -306,7 +307,7 @@ function checkSources(release: Pick<ReleaseData, 'bad_packages'>, node: CloudNod
   if (seen.mirror && seen.mirror.problem !== null)
     say(
       node,
-      'refuse',
+      'hold',
       `It does not reach its packages at ${seen.mirror.url}: ${seen.mirror.problem}.`,
       'Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
     );

@@ -5,6 +5,7 @@ import { assignment, endpoint, project, region, role, service, user } from './id
 import { image } from './image.js';
 import type { Kind } from './kind.js';
 import { network, router, securityGroup, subnet } from './network.js';
+import { port } from './port.js';
 import type { DesiredObject, DesiredObjects, ObjectKind } from './types.js';
 import { volumeType } from './volume.js';
 
@@ -24,6 +25,7 @@ const KINDS: { readonly [K in ObjectKind]: Kind<K> } = {
   aggregate,
   network,
   subnet,
+  port,
   'security-group': securityGroup,
   router,
 };
@@ -52,7 +54,7 @@ const isKind = (kind: string): kind is ObjectKind => Object.hasOwn(KINDS, kind);
 function absentObject(id: string): DesiredObject {
   const kind = id.slice(0, id.indexOf(':'));
   const name = id.slice(kind.length + 1);
-  if (!isKind(kind) || !KINDS[kind].remove || kind === 'endpoint' || kind === 'subnet' || !name)
+  if (!isKind(kind) || !KINDS[kind].remove || kind === 'endpoint' || kind === 'subnet' || kind === 'port' || !name)
     return fail('request-invalid', `"${id}" cannot be taken away by name.`);
   return { kind, name, type: name } as unknown as DesiredObject;
 }

@@ -118,6 +118,23 @@ export interface DesiredSubnet {
   readonly hostRoutes?: readonly { readonly destination: string; readonly nexthop: string }[];
 }
 
+export interface DesiredPort {
+  readonly kind: 'port';
+  readonly name: string;
+  readonly network: string;
+  /** Names of the network's subnets that must be there before it, so that it gets an address. */
+  readonly subnets: readonly string[];
+  readonly project?: string;
+  /** Left out: one of the pool. */
+  readonly address?: string;
+  readonly mac?: string;
+  /**
+   * What DHCP says to this port in place of what it says to its subnet, by the names of Neutron: these and no others. With
+   * `router` the classless routes of the subnet (option 121) follow it, unless they are named as well.
+   */
+  readonly dhcpOptions: Readonly<Record<string, string>>;
+}
+
 export interface DesiredRouter {
   readonly kind: 'router';
   readonly name: string;
@@ -185,6 +202,7 @@ export type DesiredObject =
   | DesiredImage
   | DesiredNetwork
   | DesiredSubnet
+  | DesiredPort
   | DesiredRouter
   | DesiredSecurityGroup
   | DesiredVolumeType

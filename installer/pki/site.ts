@@ -13,7 +13,7 @@ export interface SitePki {
   readonly caExpiresMs: number;
   /** The node's certificate: the stored one, or a new one when there is none or it must be renewed. Stored by the secrets' `flush()`. */
   node(name: string, commonName: string, wanted: CertificateNames): KeyPair;
-  /** Forgets the certificates of nodes that are not named. */
+  /** Forgets the certificates of nodes that are not named, at the secrets' `flush()`. They stay valid until they expire: there is no list of revoked ones. */
   keepOnly(nodes: readonly string[]): void;
 }
 

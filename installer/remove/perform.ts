@@ -241,9 +241,29 @@ async function removeProviders(d: PerformDeps, signal: AbortSignal): Promise<str
 }
 
 /**
+ * What a node that is no controller holds of the cloud's secrets, as patterns of the shell: passwords, keys of TLS, of SSH
+ * between hypervisors, of Ceph. An apply writes them again. What disks of Ceph need to be read stays with the disks.
+ */
+export const SECRET_FILES: readonly string[] = [
+  '/etc/nova/nova-compute.conf',
+  '/var/lib/nova/.ssh/*',
+  '/etc/libvirt/secrets/*',
+  '/etc/pki/libvirt/private/*',
+  '/etc/pki/qemu/*-key.pem',
+  '/etc/pki/libvirt-vnc/*-key.pem',
+  '/etc/neutron/neutron_ovn_metadata_agent.ini',
+  '/etc/openvswitch/ssl/node.key',
+  '/etc/cinder/cinder-volume.conf',
+  '/etc/ceph/*.keyring',
+  '/var/lib/ceph/bootstrap-osd/ceph.keyring',
+  '/var/lib/ceph/mgr/*/keyring',
+  '/etc/swift/swift.conf',
+];
+
+/**
  * Units that open sockets for others are stopped with them. ovn-controller takes its chassis out of OVN when it is told to
  * end; where it does not, the next step does. The address of OVN's database is forgotten, so that a start by accident
- * brings no chassis back.
+ * brings no chassis back. Secrets go when nothing runs any more that could want them.
  */
 export function stopScript(units: readonly string[], chassis: boolean): string {
   return `set -u
@@ -252,7 +272,8 @@ for u in ${units.map(sh).join(' ')}; do
   [ "$(systemctl show -p LoadState --value -- "$u")" = loaded ] || continue
   there="$there $u $(systemctl show -p TriggeredBy --value -- "$u")"
 done
-[ -n "$there" ] || exit 0
+forget() { rm -f -- ${SECRET_FILES.join(' ')}; }
+[ -n "$there" ] || { forget; exit 0; }
 systemctl stop -- $there
 systemctl disable --quiet -- $there 2>/dev/null || :
 systemctl reset-failed -- $there 2>/dev/null || :
@@ -273,6 +294,7 @@ ovs-vsctl --timeout=10 remove open_vswitch . external_ids ovn-remote 2>/dev/null
     active|activating|reloading|deactivating) echo "$u still runs"; exit 1 ;;
   esac
 done
+forget
 `;
 }
 

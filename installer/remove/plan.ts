@@ -308,7 +308,7 @@ export function planRemoval(r: Records, context: RemovalContext): RemovalPlan {
       step(
         'stop',
         'host',
-        `stop and disable ${units.join(', ')}`,
+        `stop and disable ${units.join(', ')}; delete the cloud’s passwords and keys there`,
         { kind: 'stop', units, chassis },
         [10, 300],
         services.includes('network-gateway')

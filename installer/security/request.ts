@@ -100,10 +100,10 @@ const OTHER_PORTS: Readonly<Record<string, readonly (readonly [string, number])[
   ],
   dashboard: [['Horizon', 443]],
 };
-/** Ports where both ends show a certificate; a word that those who have one would be answered. */
-const MUTUAL_PORTS: Readonly<Record<string, readonly (readonly [string, number, string])[]>> = {
+/** Ports where both ends show a certificate; a word that those who have one would be answered; the address, where it is not the node's. */
+const MUTUAL_PORTS: Readonly<Record<string, readonly (readonly [string, number, string, string?])[]>> = {
   'network-control': [
-    ['OVN’s northbound database', 6641, '{"method":"list_dbs","params":[],"id":1}'],
+    ['OVN’s northbound database', 6641, '{"method":"list_dbs","params":[],"id":1}', '127.0.0.1'],
     ['OVN’s southbound database', 6642, '{"method":"list_dbs","params":[],"id":1}'],
   ],
   // A call of libvirt's protocol, REMOTE_PROC_AUTH_LIST.
@@ -126,7 +126,9 @@ export function tlsProbes(model: CloudModel, node: CloudNode): TlsProbe[] {
     ...(model.services.find(s => s.name === service)?.endpoints ?? []).map(e => at(e.name, e.port)),
     ...(service === 'database' ? [at('MariaDB', 3306, { speaks: 'mysql' })] : []),
     ...(OTHER_PORTS[service] ?? []).map(([name, port]) => at(name, port)),
-    ...(MUTUAL_PORTS[service] ?? []).map(([name, port, says]) => at(name, port, { says })),
+    ...(MUTUAL_PORTS[service] ?? []).map(([name, port, says, address]) =>
+      at(name, port, { says, ...(address === undefined ? {} : { address }) }),
+    ),
   ]);
 }
 

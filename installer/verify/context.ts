@@ -64,17 +64,24 @@ export function made<K extends keyof Made>(context: VerifyContext, key: K): NonN
 export const broken = (message: string, hint?: string, detail?: Record<string, unknown>): never =>
   fail('cloud-verify-failed', message, { ...(hint ? { hint } : {}), ...(detail ? { detail } : {}) });
 
-/** A request with the step's signal. */
+/** What an API is given to answer, before the factor. */
+const REQUEST_MS = 60_000;
+
+/** A request with the step's signal, and with the step's patience: some wait for an answer of a hypervisor. */
 export async function call(
   client: OpenStackClient,
-  control: Pick<StepControl, 'signal'>,
+  control: Pick<StepControl, 'signal' | 'timeoutFactor'>,
   service: ServiceName,
   method: string,
   path: string,
   body?: unknown,
   options: RequestOptions = {},
 ): Promise<Reply> {
-  return client.request(service, method, path, body, { signal: control.signal, ...options });
+  return client.request(service, method, path, body, {
+    signal: control.signal,
+    timeoutMs: REQUEST_MS * control.timeoutFactor,
+    ...options,
+  });
 }
 
 /** Asks until the answer is there; `probe` says what is still missing, or returns the value. */

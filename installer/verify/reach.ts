@@ -53,8 +53,9 @@ export function createReach(
         { address, user, hostKey },
         {
           auth: { kind: 'key', privateKey },
-          connectTimeoutMs: Math.min(20_000, timeoutMs),
-          sessionTimeoutMs: Math.min(20_000, timeoutMs),
+          // A third: what a guest's key exchange takes grows with what its commands take.
+          connectTimeoutMs: timeoutMs / 3,
+          sessionTimeoutMs: timeoutMs / 3,
           ...(signal ? { signal } : {}),
         },
       );

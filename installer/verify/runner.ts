@@ -10,6 +10,8 @@ import type { StepEvent, StepReport } from './types.js';
 export interface StepControl {
   /** Aborts when the step's time is up or the run is aborted. */
   readonly signal: AbortSignal;
+  /** What the step's own smaller time-outs are to be multiplied by. */
+  readonly timeoutFactor: number;
   /** Told to people, and part of the reason when the time is up. */
   waitingFor(what: string): void;
 }
@@ -156,6 +158,7 @@ export async function runSteps<C>(
         stepSignal =>
           step.run(context, {
             signal: stepSignal,
+            timeoutFactor,
             waitingFor: what => {
               if (what === waiting) return;
               waiting = what;
@@ -238,7 +241,11 @@ export async function undoSteps<C>(
       if (!work || !started.has(step.name)) return;
       try {
         const timeoutMs = UNDO_TIMEOUT_SECONDS * 1000 * options.timeoutFactor;
-        await bounded(signal => work(context, { signal, waitingFor: () => {} }), timeoutMs, undefined);
+        await bounded(
+          signal => work(context, { signal, timeoutFactor: options.timeoutFactor, waitingFor: () => {} }),
+          timeoutMs,
+          undefined,
+        );
       } catch (error) {
         failures.push({ name: step.name, problem: asProblem(error, 'cloud-verify-failed') });
       }

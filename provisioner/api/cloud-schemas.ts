@@ -39,12 +39,15 @@ export const PlanSchema = Type.Object({
   ),
   problems: Type.Array(
     Type.Object({
-      severity: Type.Enum(['refuse', 'warn']),
+      severity: Type.Enum(['refuse', 'hold', 'warn']),
       node: nullableText('Name of the node; null for the cloud as a whole.'),
       message: Type.String(),
       hint: Type.String(),
     }),
-    { description: 'What stands in the way (refuse), or is worth knowing (warn).' },
+    {
+      description:
+        'What stands in the way of all of it (refuse) or of one node (hold: it is left as it is, the others go on), or is worth knowing (warn).',
+    },
   ),
   actions: Type.Array(ActionSchema),
   summary: Type.Object({

@@ -230,6 +230,14 @@ function addImages(program: Command, deps: CliDeps): void {
       'put the packages of roles into one image, so that nodes need none of them (as root; no server needed)',
     )
     .option('--release <release>', 'release of the cloud; that of the site file, or debian-12-zed')
+    .addOption(
+      new Option(
+        '--kernel <kernel>',
+        'generic runs on all hosts; cloud is smaller, for nodes that are virtual machines',
+      )
+        .choices(['generic', 'cloud'])
+        .default('generic'),
+    )
     .option('--mirror <url>', 'archive instead of the one in the data')
     .option('--force', 'bake although nothing changed')
     .action(
@@ -238,7 +246,14 @@ function addImages(program: Command, deps: CliDeps): void {
         async (
           context,
           roles: string[],
-          options: { site?: string; dataDir?: string; release?: string; mirror?: string; force?: boolean },
+          options: {
+            site?: string;
+            dataDir?: string;
+            release?: string;
+            kernel: 'generic' | 'cloud';
+            mirror?: string;
+            force?: boolean;
+          },
         ) => {
           const unknown = roles.find(r => !(ROLE_NAMES as readonly string[]).includes(r));
           if (unknown !== undefined)
@@ -249,6 +264,7 @@ function addImages(program: Command, deps: CliDeps): void {
             {
               roles: [...new Set(roles)],
               release: options.release ?? site?.cloud?.release ?? DEFAULT_RELEASE,
+              kernel: options.kernel,
               dataDir: dataDirOf(options),
               force: options.force ?? false,
               ...(options.mirror === undefined ? {} : { mirror: options.mirror }),

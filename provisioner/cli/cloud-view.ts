@@ -61,12 +61,15 @@ export function planSentence(plan: PlanView): string {
   ].join('; ')}.${without} Hash ${plan.hash}.`;
 }
 
+const PROBLEM_WORD = { refuse: 'refused', hold: 'left out' } as const;
+
 /** The plan for people: problems, then by node and service, then one sentence. */
 export function planText(plan: PlanView, options: { diff: boolean; colour: boolean }): string {
   const { colour } = options;
   const out: string[] = [];
   for (const p of plan.problems) {
-    const word = p.severity === 'refuse' ? paint('refused', 'red', colour) : paint('warning', 'yellow', colour);
+    const word =
+      p.severity === 'warn' ? paint('warning', 'yellow', colour) : paint(PROBLEM_WORD[p.severity], 'red', colour);
     out.push(`${word}: ${plain(p.node === null ? p.message : `${p.node}: ${p.message}`)}`, `  ${plain(p.hint)}`);
   }
   if (out.length > 0) out.push('');

@@ -115,8 +115,12 @@ async function apply(context: Context, options: ApplyCommand): Promise<ExitCode>
   if (options.plan !== undefined && (options.plan.length < 8 || !plan.hash.startsWith(options.plan)))
     fail('plan-changed', `The plan is ${plan.hash} by now, not ${options.plan}.`);
   const refusals = plan.problems.filter(p => p.severity === 'refuse');
-  if (refusals.length > 0) fail('plan-refused', refusals.map(p => p.message).join('\n'), { hint: refusals[0]!.hint });
-  const silent = plan.nodes.filter(n => !n.reachable);
+  if (refusals.length > 0)
+    fail('plan-refused', refusals.map(p => (p.node === null ? p.message : `${p.node}: ${p.message}`)).join('\n'), {
+      hint: refusals[0]!.hint,
+    });
+  const held = new Set(plan.problems.flatMap(p => (p.severity === 'hold' && p.node !== null ? [p.node] : [])));
+  const silent = plan.nodes.filter(n => !n.reachable || held.has(n.name));
   /** What was done is not all where a node was left out. */
   const short = (code: ExitCode): ExitCode =>
     code !== EXIT.ok || silent.length === 0 ? code : silent.length < plan.nodes.length ? EXIT.partly : EXIT.failed;

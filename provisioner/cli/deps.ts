@@ -45,6 +45,8 @@ export interface BakeRolesCommand {
   readonly release: string;
   /** Of the site file: what is laid down decides about packages, too. */
   readonly cloud?: CloudSettings;
+  /** `cloud`: the small kernel for virtual machines. */
+  readonly kernel: 'generic' | 'cloud';
   readonly dataDir: string;
   readonly mirror?: string;
   readonly force: boolean;

@@ -47,9 +47,12 @@ export interface PlanNode {
   readonly problem: Problem | null;
 }
 
-/** What stands in the way of a plan (`refuse`: it is not applied), or is worth knowing (`warn`). */
+/**
+ * What stands in the way of a plan. `refuse`: nothing of it is applied. `hold`: this node is left as it is, and so is what
+ * waits for it; the others go on, and the run ends as failed. `warn`: it is worth knowing.
+ */
 export interface PlanProblem {
-  readonly severity: 'refuse' | 'warn';
+  readonly severity: 'refuse' | 'hold' | 'warn';
   /** Name of the node, null for the cloud as a whole. */
   readonly node: string | null;
   readonly message: string;

@@ -25,6 +25,40 @@ export interface ExternalNetwork {
   readonly pool: { readonly from: string; readonly to: string };
 }
 
+/** A network on a physical one that virtual machines are plugged into directly. */
+export interface ProviderNetwork {
+  /** Name in Neutron. */
+  readonly name: string;
+  readonly physicalNetwork: string;
+  /** VLAN tag; null: untagged (flat). */
+  readonly vlan: number | null;
+  /** All projects may use it. */
+  readonly shared: boolean;
+  readonly subnets: readonly {
+    /** Name in Neutron. */
+    readonly name: string;
+    readonly cidr: string;
+    /** The hardware router, which DHCP names as the way out; null: none. */
+    readonly gateway: string | null;
+    readonly dhcp: boolean;
+    /** Addresses for virtual machines; null: all but the gateway's. */
+    readonly pool: { readonly from: string; readonly to: string } | null;
+    /** Resolvers; empty: those of the cloud. */
+    readonly dns: readonly string[];
+    readonly routes: readonly { readonly to: string; readonly via: string }[];
+  }[];
+  readonly ports: readonly {
+    /** Name in Neutron. */
+    readonly name: string;
+    /** null: one of the pool. */
+    readonly address: string | null;
+    /** null: Neutron's choice. */
+    readonly mac: string | null;
+    /** Names of Neutron (`router`, `ntp-server`) and what this port is told in place of its subnet's. */
+    readonly dhcpOptions: Readonly<Record<string, string>>;
+  }[];
+}
+
 export interface CloudSettings {
   /** Name of a release data file, `debian-12-zed`. */
   readonly release: string;
@@ -46,6 +80,8 @@ export interface CloudSettings {
   }[];
   /** Where floating IPs come from; null: none. */
   readonly external: ExternalNetwork | null;
+  /** Networks that virtual machines share with what is outside of the cloud. */
+  readonly providerNetworks: readonly ProviderNetwork[];
   readonly tenantNetworks: 'geneve' | 'vlan';
   /** Floating IPs on the hypervisors themselves (the old multi_host) instead of on the gateway. */
   readonly distributedFloatingIp: boolean;

@@ -130,6 +130,13 @@ export const PROBLEMS = {
     http: 404,
     exit: EXIT.notFound,
   },
+  'cloud-node-held': {
+    summary: 'A node is left as it is because something is wrong with it',
+    hint: 'Mend what the message names; the next `halligan apply` takes the node along.',
+    retry: true,
+    http: 409,
+    exit: EXIT.failed,
+  },
   'cloud-object-fixed': {
     summary: 'An object of the cloud differs in what cannot be changed while it exists',
     hint: 'Delete the object named in the message, then apply again; what uses it goes with it.',

@@ -151,7 +151,8 @@ async function prepare(lab: Lab, host: LabHost, base: string, names: string): Pr
 
 /**
  * The network as an installed system brings it up: fresh NICs with their addresses. What userspace switches read
- * (everything but eth0) carries whole checksums, because they do not finish those that the kernel leaves open.
+ * (everything but eth0, and eth0 where it is alone) carries whole checksums, because they do not finish those that the
+ * kernel leaves open.
  */
 async function connectHost(lab: Lab, host: LabHost): Promise<void> {
   const ns = hostNetns(lab, host.name);
@@ -163,7 +164,7 @@ async function connectHost(lab: Lab, host: LabHost): Promise<void> {
     await run('ip', ['-n', lab.netns, 'link', 'set', nic.veth, 'master', nic.bridge, 'up']);
     if (nic.address) await run('ip', ['-n', ns, 'addr', 'add', `${nic.address}/24`, 'dev', nic.name]);
     await run('ip', ['-n', ns, 'link', 'set', nic.name, 'up']);
-    if (i === 0) continue;
+    if (i === 0 && host.nics.length > 1) continue;
     await run('ip', ['netns', 'exec', lab.netns, 'ethtool', '-K', nic.veth, 'tx', 'off']);
     await run('ip', ['netns', 'exec', ns, 'ethtool', '-K', nic.name, 'tx', 'off']);
   }

@@ -2,15 +2,17 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { fail } from '../core/problem.js';
-import type { Lab, LabHost, LabNode, LabNodeSpec, LabSpec } from './types.js';
+import type { Lab, LabHost, LabKind, LabNode, LabNodeSpec, LabSpec } from './types.js';
 
 export const LAB_RUN_ROOT = '/run/halligan-lab';
 /** Environment variable that every process of a lab carries: leftovers are found by it. */
 export const LAB_MARK = 'HALLIGAN_LAB';
 export const BRIDGE = 'br0';
 export const SECOND_BRIDGE = 'br1';
-/** Tunnels between container hosts. */
+/** Tunnels between the hosts of a cloud. */
 export const THIRD_BRIDGE = 'br2';
+/** Of the first, second and third NIC of a node. */
+export const BRIDGES = [BRIDGE, SECOND_BRIDGE, THIRD_BRIDGE] as const;
 export const LAB_ADDRESS = '10.99.0.1';
 /** Where a lab of containers has its hardware router in the outside network: hosts bring the rest of 10.97.0.0/24. */
 export const OUTSIDE_ADDRESS = '10.97.0.1';
@@ -55,6 +57,12 @@ function checkNumber(what: string, value: number, min: number, max: number): num
   return value;
 }
 
+/** What a machine's disk says of itself, and is found by in /dev/disk/by-id. virtio-blk hands over at most 20 bytes. */
+export const diskSerial = (lab: string, node: string, disk: number): string => `${shortId(lab, node)}D${disk}`;
+
+const shortId = (lab: string, node: string) =>
+  createHash('sha256').update(`${lab}\0${node}`).digest('hex').slice(0, 6).toUpperCase();
+
 function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: string; runDir: string }): LabNode {
   const of = (what: string) => `${what} of lab node "${spec.name}"`;
   const dir = join(lab.dir, 'nodes', spec.name);
@@ -68,20 +76,18 @@ function planNode(spec: LabNodeSpec, index: number, lab: { name: string; dir: st
   const netboot = spec.netboot ?? 'pxe';
   if (netboot === 'http' && firmware === 'bios')
     fail('request-invalid', `${of('HTTP boot (netboot)')} needs \`firmware: uefi\`.`);
-  const id = createHash('sha256').update(`${lab.name}\0${spec.name}`).digest('hex').slice(0, 6).toUpperCase();
   return {
     name: spec.name,
     firmware,
     netboot,
     uuid: stableUuid(lab.name, spec.name),
-    serial: `HAL-${id}-${index + 1}`,
-    macs: Array.from({ length: checkNumber(of('`nics`'), spec.nics ?? 1, 1, 2) }, (_, nic) => macOf(index, nic)),
+    serial: `HAL-${shortId(lab.name, spec.name)}-${index + 1}`,
+    macs: Array.from({ length: checkNumber(of('`nics`'), spec.nics ?? 1, 1, 3) }, (_, nic) => macOf(index, nic)),
     taps: Array.from({ length: spec.nics ?? 1 }, (_, nic) => `tap${index + 1}-${nic}`),
     disks: disks.map((sizeGiB, n) => ({
       path: join(dir, `disk${n}.qcow2`),
       sizeGiB: checkNumber(of('A disk'), sizeGiB, 1, 2048),
-      // virtio-blk hands over at most 20 bytes of serial.
-      serial: `${id}D${n}`,
+      serial: diskSerial(lab.name, spec.name, n),
     })),
     diskBus: spec.diskBus ?? 'virtio',
     memoryMiB: checkNumber(of('`memoryMiB`'), spec.memoryMiB ?? 1024, 256, 262_144),
@@ -123,6 +129,10 @@ function planHost(spec: LabNodeSpec, index: number, lab: { dir: string }): LabHo
   };
 }
 
+/** What a node is. */
+export const kindOf = (spec: Pick<LabSpec, 'kind'>, node: Pick<LabNodeSpec, 'kind'>): LabKind =>
+  node.kind ?? spec.kind ?? 'qemu';
+
 /**
  * The lab as a value, without touching anything.
  * Throws ProblemError request-invalid with the field and what was expected.
@@ -138,7 +148,7 @@ export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: st
     if (!HOST.test(node.name)) fail('request-invalid', `"${node.name}" is no host name (RFC 1123, lower case).`);
     if (seen.has(node.name)) fail('request-invalid', `Two nodes of the lab are named "${node.name}".`);
     seen.add(node.name);
-    if ((spec.kind ?? 'qemu') === 'qemu' && (node.layers || node.start !== undefined)) {
+    if (kindOf(spec, node) === 'qemu' && (node.layers || node.start !== undefined)) {
       fail('request-invalid', `\`layers\` and \`start\` of lab node "${node.name}" are for hosts in containers.`);
     }
     // The longest path in there is HOST/console.sock; the kernel takes 107 bytes (unix(7)).
@@ -146,11 +156,11 @@ export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: st
       fail('request-invalid', `The node name "${node.name}" is too long for a socket's path.`);
     }
   }
-  const kind = spec.kind ?? 'qemu';
+  // One number per node of the lab, whatever it is: MACs, addresses and names of interfaces hang on it.
+  const numbered = spec.nodes.map((node, index) => ({ node, index, kind: kindOf(spec, node) }));
   return {
     version: 1,
     name,
-    kind,
     dir: spec.dir,
     runDir,
     netns: netnsOf(name),
@@ -165,7 +175,11 @@ export function planLab(spec: LabSpec, accel: { accel: 'tcg' | 'kvm'; reason: st
     bmcUser: 'admin',
     bmcPasswordFile: join(spec.dir, 'bmc-password'),
     tlsFingerprint: null,
-    nodes: kind === 'qemu' ? spec.nodes.map((node, i) => planNode(node, i, { name, dir: spec.dir, runDir })) : [],
-    hosts: kind === 'container' ? spec.nodes.map((node, i) => planHost(node, i, { dir: spec.dir })) : [],
+    nodes: numbered
+      .filter(({ kind }) => kind === 'qemu')
+      .map(({ node, index }) => planNode(node, index, { name, dir: spec.dir, runDir })),
+    hosts: numbered
+      .filter(({ kind }) => kind === 'container')
+      .map(({ node, index }) => planHost(node, index, { dir: spec.dir })),
   };
 }

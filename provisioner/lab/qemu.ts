@@ -49,7 +49,7 @@ export function qemuArgs(lab: Lab, node: LabNode, boot: BootOverride['target'], 
     '-machine',
     tune.machine ?? 'q35,graphics=off',
     '-accel',
-    lab.accel === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${tune.tbSizeMiB ?? 256}`,
+    lab.accel === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${tune.tbSizeMiB ?? translationMiB(node.memoryMiB)}`,
     '-cpu',
     lab.accel === 'kvm' ? 'host' : (tune.cpu ?? TCG_CPU),
     '-smp',
@@ -117,6 +117,12 @@ export function qemuArgs(lab: Lab, node: LabNode, boot: BootOverride['target'], 
       : []),
   ];
 }
+
+/**
+ * Room for translated code: a machine that boots and installs fills 256 MiB; one with memory for a cloud's services runs
+ * far more code, and each time the room is full all of it is translated anew.
+ */
+const translationMiB = (memoryMiB: number) => Math.min(2000, Math.max(256, Math.floor(memoryMiB / 4)));
 
 /** Overrides for measuring. */
 export interface QemuTune {

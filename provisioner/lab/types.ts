@@ -8,6 +8,8 @@ export type DiskBus = 'virtio' | 'nvme';
 export interface LabNodeSpec {
   /** One label of a host name. */
   readonly name: string;
+  /** As the lab's when left out: machines and container hosts may stand side by side. */
+  readonly kind?: LabKind;
   readonly firmware?: Firmware;
   /** How UEFI firmware boots from the network; `pxe` by default. */
   readonly netboot?: Netboot;
@@ -15,7 +17,7 @@ export interface LabNodeSpec {
   readonly diskBus?: DiskBus;
   /** Sizes of the empty disks, in GiB; one of 8 by default. */
   readonly disks?: readonly number[];
-  /** Machines have 1 or 2; the third of a container host is for tunnels. */
+  /** The first is on the boot network, the second outside, the third for tunnels. */
   readonly nics?: 1 | 2 | 3;
   readonly memoryMiB?: number;
   readonly cpus?: number;
@@ -33,9 +35,10 @@ export interface LabSpec {
   readonly dir: string;
   /** Several labs live side by side by their names: `[a-z0-9-]`, at most 20 characters. */
   readonly name: string;
+  /** Of nodes that say nothing else; `qemu` by default. */
   readonly kind?: LabKind;
   readonly nodes: readonly LabNodeSpec[];
-  /** `auto` uses KVM only when a probe boot proves it. Container hosts see /dev/kvm only with `kvm`. */
+  /** `auto` uses KVM only when a probe boot proves it; it asks for machines only. Container hosts see /dev/kvm where KVM is used. */
   readonly accel?: 'auto' | 'kvm' | 'tcg';
   /** Folder of the server's database, keys and images in the written `site.yaml`; `data` in `dir` by default. */
   readonly dataDir?: string;
@@ -61,7 +64,7 @@ export interface LabNode {
   readonly netboot: Netboot;
   readonly uuid: string;
   readonly serial: string;
-  /** One per NIC: the first is on br0, the second on br1. */
+  /** One per NIC: the first is on br0, the second on br1, the third on br2. */
   readonly macs: readonly string[];
   /** Interfaces of the namespace, one per NIC. */
   readonly taps: readonly string[];
@@ -113,7 +116,6 @@ export interface LabHost {
 export interface Lab {
   readonly version: 1;
   readonly name: string;
-  readonly kind: LabKind;
   readonly dir: string;
   /** Short folder for sockets and pid files: `/run/halligan-lab/NAME`. */
   readonly runDir: string;
@@ -132,7 +134,9 @@ export interface Lab {
   readonly bmcPasswordFile: string;
   /** `sha256:…` of the Redfish services' certificate; null when no node has Redfish. */
   readonly tlsFingerprint: string | null;
+  /** Machines. */
   readonly nodes: readonly LabNode[];
+  /** Container hosts. */
   readonly hosts: readonly LabHost[];
 }
 
@@ -165,7 +169,8 @@ export interface LabStatus {
   /** What is there of it, for a lab that does not run in order. */
   readonly reason: string | null;
   readonly lab: Lab | null;
+  /** Of its machines. */
   readonly nodes: readonly LabNodeStatus[];
-  /** Of a lab of containers. */
+  /** Of its container hosts. */
   readonly hosts: readonly LabHostStatus[];
 }

@@ -25,7 +25,9 @@ import { fail, ProblemError } from '../core/problem.js';
 import { detachLoops, hostPower, startHosts, unmountBelow } from './container.js';
 import { chooseAccel, findKernel, type KvmProbe, probeKvm } from './kvm.js';
 import {
+  BRIDGES,
   checkLabName,
+  kindOf,
   LAB_MARK,
   netnsOf,
   OUTSIDE_ADDRESS,
@@ -104,8 +106,9 @@ async function makeNetwork(lab: Lab): Promise<void> {
   const ip = (...args: string[]) => run('ip', '-n', lab.netns, ...args);
   await run('ip', 'netns', 'add', lab.netns);
   await ip('link', 'set', 'lo', 'up');
-  const containers = lab.kind === 'container';
-  for (const bridge of [lab.bridge, SECOND_BRIDGE, ...(containers ? [THIRD_BRIDGE] : [])]) {
+  const containers = lab.hosts.length > 0;
+  const third = containers || lab.nodes.some(node => node.taps.length > 2);
+  for (const bridge of BRIDGES.filter(name => third || name !== THIRD_BRIDGE)) {
     await ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0', 'mcast_snooping', '0');
     await ip('link', 'set', bridge, 'up');
   }
@@ -120,7 +123,7 @@ async function makeNetwork(lab: Lab): Promise<void> {
     await ip('addr', 'add', `${node.bmc.ip}/32`, 'dev', 'lo');
     for (const [i, tap] of node.taps.entries()) {
       await ip('tuntap', 'add', 'dev', tap, 'mode', 'tap');
-      await ip('link', 'set', tap, 'master', i === 0 ? lab.bridge : SECOND_BRIDGE, 'up');
+      await ip('link', 'set', tap, 'master', BRIDGES[i]!, 'up');
     }
   }
 }
@@ -144,17 +147,18 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
   checkLabName(spec.name);
   if (process.getuid?.() !== 0) fail('capability-missing', 'A lab needs root: it makes a network namespace.');
   const dir = resolvePath(spec.dir);
-  const kind = spec.kind ?? 'qemu';
-  const drivers = new Set(spec.nodes.map(node => node.bmc ?? 'ipmi'));
+  const machines = spec.nodes.filter(node => kindOf(spec, node) === 'qemu');
+  const drivers = new Set(machines.map(node => node.bmc ?? 'ipmi'));
   need([
     'ip',
-    ...(kind === 'container'
+    ...(machines.length < spec.nodes.length
       ? ['systemd-nspawn', 'ssh-keyscan', 'losetup', 'ethtool', 'sysctl', ...(spec.rootfs ? [] : ['mmdebstrap'])]
-      : ['qemu-system-x86_64', 'qemu-img', 'setpriv']),
-    ...(kind === 'qemu' && drivers.has('ipmi') ? ['ipmi_sim', 'socat'] : []),
-    ...(kind === 'qemu' && drivers.has('redfish') ? ['openssl'] : []),
+      : []),
+    ...(machines.length > 0 ? ['qemu-system-x86_64', 'qemu-img', 'setpriv'] : []),
+    ...(drivers.has('ipmi') ? ['ipmi_sim', 'socat'] : []),
+    ...(drivers.has('redfish') ? ['openssl'] : []),
   ]);
-  if (kind === 'qemu' && spec.nodes.some(node => node.firmware === 'uefi') && !existsSync(OVMF_CODE)) {
+  if (machines.some(node => node.firmware === 'uefi') && !existsSync(OVMF_CODE)) {
     fail('dependency-missing', `The lab needs ${OVMF_CODE}: apt-get install ovmf`);
   }
   const probe = (): Promise<KvmProbe> =>
@@ -163,7 +167,7 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
       device: existsSync('/dev/kvm'),
     });
   const accel =
-    kind === 'qemu'
+    machines.length > 0
       ? await chooseAccel(spec.accel ?? 'auto', probe)
       : spec.accel === 'kvm'
         ? { accel: 'kvm' as const, reason: 'KVM was asked for: hosts see /dev/kvm.' }
@@ -194,8 +198,8 @@ export async function labUp(spec: LabSpec): Promise<Lab> {
       lab = { ...lab, tlsFingerprint: await makeCertificate(lab) };
     }
     await startProgram(lab, 'uplink', store);
-    if (kind === 'container') lab = { ...lab, hosts: await startHosts(lab, spec) };
-    else await startProgram(lab, 'agent', store);
+    if (lab.hosts.length > 0) lab = { ...lab, hosts: await startHosts(lab, spec) };
+    if (lab.nodes.length > 0) await startProgram(lab, 'agent', store);
     store();
     writeFileSync(join(dir, 'site.yaml'), labSite(lab));
     linkConsoles(lab);
@@ -281,18 +285,18 @@ export async function labStatus(where: { name: string; dir?: string }): Promise<
   const lab = findLab(where);
   const none = { name: where.name, running: false, lab, nodes: [], hosts: [] };
   if (!lab) return { ...none, reason: `There is no lab "${where.name}".` };
-  if (lab.kind === 'container') {
-    const hosts = lab.hosts.map(host => ({ name: host.name, power: hostPower(lab, host.name) }));
+  const hosts = lab.hosts.map(host => ({ name: host.name, power: hostPower(lab, host.name) }));
+  if (lab.nodes.length === 0) {
     // The uplink alone is no lab.
     const running = hosts.some(host => host.power === 'on');
     return { ...none, running, reason: running ? null : 'No host runs.', hosts };
   }
   try {
     const nodes = JSON.parse(await labCommand(lab, 'status', 10_000)) as LabNodeStatus[];
-    return { ...none, running: true, reason: null, nodes };
+    return { ...none, running: true, reason: null, nodes, hosts };
   } catch (error) {
     if (!(error instanceof ProblemError)) throw error;
-    return { ...none, reason: error.problem.message };
+    return { ...none, reason: error.problem.message, hosts };
   }
 }
 

@@ -1,5 +1,5 @@
 /** What the schema of the `cloud` part cannot say: how its values fit each other, the networks and the nodes. Pure. */
-import { type Cidr, contains, formatIpv4, hostRange, parseCidr, parseIpv4 } from '../core/net/ipv4.js';
+import { type Cidr, contains, formatIpv4, hostRange, parseCidr, parseIpv4, tryParseIpv4 } from '../core/net/ipv4.js';
 import { fieldName, found, nearest } from '../core/schema/explain.js';
 import { objectDisks, volumeBackend } from './cloud.js';
 import type { CloudConfig } from './cloud-schema.js';
@@ -7,6 +7,10 @@ import { type Path, type Report, type Subnet, Unique } from './report.js';
 import type { Site, SiteNode } from './schema.js';
 
 type External = NonNullable<CloudConfig['external']>;
+type ProviderNetwork = CloudConfig['provider_networks'][number];
+type ProviderSubnet = ProviderNetwork['subnets'][number];
+type ProviderPort = ProviderNetwork['ports'][number];
+
 /** A subnet that some field names. */
 interface Named {
   readonly path: Path;
@@ -30,6 +34,7 @@ export function checkCloud(site: Site, subnets: readonly Subnet[], skip: Readonl
       ['cloud', 'distributed_floating_ip'],
       'expected external, too: without that network there are no floating IPs',
     );
+  checkProviderNetworks(cloud, providers, site, subnets, skip, report);
   if (cloud.tenant_networks === 'vlan' && !cloud.provider.some(p => p.vlan_range !== undefined))
     report(['cloud', 'tenant_networks'], 'expected vlan_range on an entry of provider: vlan takes its tags from there');
   checkStorage(site, cloud, nodes, report);
@@ -76,6 +81,9 @@ function checkSubnets(cloud: CloudConfig, subnets: readonly Subnet[], report: Re
       key => [['cloud', 'networks', key], cloud.networks[key]] as const,
     ),
     [['cloud', 'external', 'cidr'], cloud.external?.cidr],
+    ...cloud.provider_networks.flatMap((network, i) =>
+      network.subnets.map((s, j) => [['cloud', 'provider_networks', i, 'subnets', j, 'cidr'], s.cidr] as const),
+    ),
   ];
   for (const [path, text] of named) {
     if (text === undefined) continue;
@@ -99,53 +107,74 @@ function checkExternal(
   report: Report,
 ): void {
   const at: Path = ['cloud', 'external'];
-  const range = providers.get(external.physical_network);
-  if (range === undefined) {
-    const near = nearest(external.physical_network, [...providers.keys()]);
-    report(
-      [...at, 'physical_network'],
-      `expected a physical_network of cloud.provider (${[...providers.keys()].join(', ') || 'it is empty'}), found ${found(external.physical_network)}${near ? `; did you mean ${near}?` : ''}`,
-    );
-  } else if (range && external.vlan !== undefined && external.vlan >= range.from && external.vlan <= range.to)
-    report(
-      [...at, 'vlan'],
-      `expected a tag outside vlan_range of ${external.physical_network} (${range.from}:${range.to}), which projects get, found ${external.vlan}`,
-    );
+  checkSegment(external, at, providers, report);
 
   const cidr = parseCidr(external.cidr);
-  const hosts = hostRange(cidr);
-  const inside = `expected an address of ${external.cidr} (${formatIpv4(hosts.from)} to ${formatIpv4(hosts.to)})`;
-  const from = parseIpv4(external.pool.from);
-  const to = parseIpv4(external.pool.to);
-  let sound = true;
-  for (const [key, value] of [
-    ['from', from],
-    ['to', to],
-  ] as const)
-    if (value < hosts.from || value > hosts.to) {
-      sound = false;
-      report([...at, 'pool', key], `${inside}, found ${formatIpv4(value)}`);
-    }
-  if (from > to) {
-    sound = false;
+  checkPool(external.pool, external.gateway, cidr, at, site, subnets, skip, report);
+}
+
+/** The physical network is there, and the tag is not one that projects get. */
+function checkSegment(
+  network: { readonly physical_network: string; readonly vlan?: number },
+  at: Path,
+  providers: Providers,
+  report: Report,
+): void {
+  const range = providers.get(network.physical_network);
+  if (range === undefined) {
+    const near = nearest(network.physical_network, [...providers.keys()]);
     report(
-      [...at, 'pool', 'to'],
-      `expected an address not below pool.from (${external.pool.from}), found ${external.pool.to}`,
+      [...at, 'physical_network'],
+      `expected a physical_network of cloud.provider (${[...providers.keys()].join(', ') || 'it is empty'}), found ${found(network.physical_network)}${near ? `; did you mean ${near}?` : ''}`,
     );
-  }
-  const pool = `expected an address outside the pool (${external.pool.from} to ${external.pool.to})`;
-  if (external.gateway !== undefined) {
-    const gateway = parseIpv4(external.gateway);
-    if (gateway < hosts.from || gateway > hosts.to) report([...at, 'gateway'], `${inside}, found ${external.gateway}`);
-    else if (sound && gateway >= from && gateway <= to)
-      report([...at, 'gateway'], `${pool}, found ${external.gateway}`);
+  } else if (range && network.vlan !== undefined && network.vlan >= range.from && network.vlan <= range.to)
+    report(
+      [...at, 'vlan'],
+      `expected a tag outside vlan_range of ${network.physical_network} (${range.from}:${range.to}), which projects get, found ${network.vlan}`,
+    );
+}
+
+const insideOf = (cidr: Cidr): string => {
+  const hosts = hostRange(cidr);
+  return `expected an address of ${formatIpv4(cidr.base)}/${cidr.prefix} (${formatIpv4(hosts.from)} to ${formatIpv4(hosts.to)})`;
+};
+/** @returns false when it was reported */
+function checkInside(text: string, cidr: Cidr, path: Path, report: Report): boolean {
+  const hosts = hostRange(cidr);
+  const value = parseIpv4(text);
+  const inside = value >= hosts.from && value <= hosts.to;
+  if (!inside) report(path, `${insideOf(cidr)}, found ${text}`);
+  return inside;
+}
+
+/** A pool lies in its subnet, and none of its addresses is given to anything else. */
+function checkPool(
+  pool: { readonly from: string; readonly to: string },
+  gateway: string | undefined,
+  cidr: Cidr,
+  at: Path,
+  site: Site,
+  subnets: readonly Subnet[],
+  skip: ReadonlySet<string>,
+  report: Report,
+): void {
+  const from = parseIpv4(pool.from);
+  const to = parseIpv4(pool.to);
+  const ends = (['from', 'to'] as const).map(key => checkInside(pool[key], cidr, [...at, 'pool', key], report));
+  const sound = ends.every(ok => ok) && from <= to;
+  if (from > to)
+    report([...at, 'pool', 'to'], `expected an address not below pool.from (${pool.from}), found ${pool.to}`);
+  if (gateway !== undefined && checkInside(gateway, cidr, [...at, 'gateway'], report)) {
+    const value = parseIpv4(gateway);
+    if (sound && value >= from && value <= to)
+      report([...at, 'gateway'], `expected an address outside the pool (${pool.from} to ${pool.to}), found ${gateway}`);
   }
   if (!sound) return;
   for (const { network, from: first, to: last } of subnets)
     if (first <= to && from <= last)
       report(
         [...at, 'pool'],
-        `expected addresses apart from the pool of ${network.name} (${network.pool.from} to ${network.pool.to}), found ${external.pool.from} to ${external.pool.to}`,
+        `expected addresses apart from the pool of ${network.name} (${network.pool.from} to ${network.pool.to}), found ${pool.from} to ${pool.to}`,
       );
   for (const taken of addressesOf(site, subnets, skip)) {
     const value = parseIpv4(taken.address);
@@ -154,6 +183,85 @@ function checkExternal(
         [...at, 'pool'],
         `expected addresses that nothing else has, but ${taken.address} is set at ${fieldName(taken.path)}`,
       );
+  }
+}
+
+/** Options of DHCPv4 that OVN knows under the names of Neutron; others it would ignore with a line in a log. */
+const DHCP_OPTIONS: readonly string[] = [
+  ...['arp-timeout', 'bootfile-name', 'bootfile-name-alt', 'classless-static-route', 'default-ttl', 'dns-server'],
+  ...['domain-name', 'ethernet-encap', 'ip-forward-enable', 'lease-time', 'log-server', 'lpr-server'],
+  ...['ms-classless-static-route', 'mtu', 'netmask', 'nis-server', 'ntp-server', 'path-prefix', 'policy-filter'],
+  ...['router', 'router-discovery', 'router-solicitation', 'server-id', 'server-ip-address', 'swap-server', 'T1', 'T2'],
+  ...['tcp-keepalive', 'tcp-ttl', 'tftp-server', 'tftp-server-address', 'wpad'],
+];
+
+function checkProviderNetworks(
+  cloud: CloudConfig,
+  providers: Providers,
+  site: Site,
+  subnets: readonly Subnet[],
+  skip: ReadonlySet<string>,
+  report: Report,
+): void {
+  const names = new Unique(report, 'network');
+  const segments = new Unique(report, 'segment');
+  const ports = new Unique(report, 'port');
+  const macs = new Unique(report, 'MAC address');
+  const segment = (n: { physical_network: string; vlan?: number }) =>
+    `${n.physical_network}${n.vlan === undefined ? ' (untagged)' : ` with the tag ${n.vlan}`}`;
+  if (cloud.external) {
+    names.add(cloud.external.name, ['cloud', 'external', 'name']);
+    segments.add(segment(cloud.external), ['cloud', 'external']);
+  }
+  for (const [i, network] of cloud.provider_networks.entries()) {
+    const at: Path = ['cloud', 'provider_networks', i];
+    names.add(network.name, [...at, 'name']);
+    segments.add(segment(network), at);
+    checkSegment(network, at, providers, report);
+    for (const [j, subnet] of network.subnets.entries()) {
+      const here: Path = [...at, 'subnets', j];
+      const cidr = parseCidr(subnet.cidr);
+      if (subnet.pool) checkPool(subnet.pool, subnet.gateway, cidr, here, site, subnets, skip, report);
+      else if (subnet.gateway !== undefined) checkInside(subnet.gateway, cidr, [...here, 'gateway'], report);
+      for (const [k, route] of subnet.routes.entries())
+        checkInside(route.via, cidr, [...here, 'routes', k, 'via'], report);
+    }
+    const addresses = new Unique(report, 'address');
+    for (const [j, port] of network.ports.entries()) {
+      const here: Path = [...at, 'ports', j];
+      ports.add(port.name, [...here, 'name']);
+      if (port.address !== undefined) addresses.add(port.address, [...here, 'address']);
+      if (port.mac !== undefined) macs.add(port.mac.toLowerCase().replaceAll('-', ':'), [...here, 'mac']);
+      checkPort(port, network.subnets, here, report);
+    }
+  }
+}
+
+function checkPort(port: ProviderPort, subnets: readonly ProviderSubnet[], at: Path, report: Report): void {
+  const within = (text: string) => subnets.find(s => contains(parseCidr(s.cidr), parseIpv4(text)));
+  const known = subnets.map(s => s.cidr).join(', ') || 'it has none';
+  const own = port.address === undefined ? undefined : within(port.address);
+  if (port.address !== undefined) {
+    if (!own)
+      report([...at, 'address'], `expected an address of a subnet of its network (${known}), found ${port.address}`);
+    else if (own.gateway === port.address)
+      report([...at, 'address'], `expected another address than that of the gateway, found ${port.address}`);
+  }
+  for (const [name, value] of Object.entries(port.dhcp_options)) {
+    const here: Path = [...at, 'dhcp_options', name];
+    if (!DHCP_OPTIONS.includes(name)) {
+      const near = nearest(name, [...DHCP_OPTIONS]);
+      report(
+        here,
+        `expected a DHCP option that OVN knows (${DHCP_OPTIONS.join(', ')})${near ? `; did you mean ${near}?` : ''}`,
+      );
+    } else if (typeof value === 'string' && (value === '' || /[\p{Cc}"]/u.test(value)))
+      report(here, 'expected a value on one line, without quotation marks');
+    else if (name === 'router') {
+      const router = tryParseIpv4(String(value));
+      if (router === undefined || !within(String(value)))
+        report(here, `expected the address of a router in a subnet of its network (${known}), found ${found(value)}`);
+    }
   }
 }
 

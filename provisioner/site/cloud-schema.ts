@@ -1,7 +1,7 @@
 /** The schema of the `cloud` part of `site.yaml`: what is laid down on nodes with roles. `cloud: {}` is a small cloud. */
 import { type Static, Type } from 'typebox';
 import { DEFAULT_RELEASE, ROLE_NAMES } from '../core/cloud-settings.js';
-import { group, ipv4, object, oneOf, subnet, text } from './fields.js';
+import { group, ipv4, mac, object, oneOf, subnet, text } from './fields.js';
 
 /** A role, as text: lists of roles come from the database, too. */
 export const RoleName = Type.Unsafe<string>({
@@ -48,6 +48,81 @@ const devices = (whose: string, example: string) =>
       description: `Disks of ${whose}, the same on each of them. The plan names what it would destroy and asks.`,
     },
   );
+
+const PortSchema = object(
+  {
+    name: text('Name of the port in Neutron, to start a virtual machine with.', 'printer', 64),
+    address: Type.Optional(ipv4('Its address, of one of the subnets; one of the pool when left out.', '10.120.0.20')),
+    mac: Type.Optional(mac('Its MAC address; Neutron’s choice when left out.', 'fa:16:3e:00:00:20')),
+    dhcp_options: Type.Record(
+      Type.String(),
+      Type.Unsafe<string | number>({
+        type: ['string', 'number'],
+        maxLength: 255,
+        expects: 'text or a number',
+      }),
+      {
+        default: {},
+        examples: [{ router: '10.120.0.2', 'ntp-server': '10.120.0.3' }],
+        description:
+          'What DHCP tells this port in place of what it tells its subnet, by the names of Neutron: router, dns-server, domain-name, mtu, ntp-server, classless-static-route, tftp-server, bootfile-name, server-ip-address and others. `router` leads everything that leaves the subnet; metadata keep their own way.',
+      },
+    ),
+  },
+  'A port that is there before its virtual machine.',
+);
+
+const ProviderSubnetSchema = object(
+  {
+    cidr: subnet('The subnet.', '10.120.0.0/24'),
+    gateway: Type.Optional(
+      ipv4('The hardware router, which DHCP names to virtual machines; no router when left out.', '10.120.0.1'),
+    ),
+    dhcp: Type.Boolean({ default: true, description: 'OVN answers DHCP. False where something else does.' }),
+    pool: Type.Optional(
+      object(
+        {
+          from: ipv4('First address.', '10.120.0.100'),
+          to: ipv4('Last address, itself included.', '10.120.0.199'),
+        },
+        'Addresses for virtual machines; nothing else may use them. When left out: all of the subnet but the gateway’s.',
+      ),
+    ),
+    dns: Type.Array(ipv4('A resolver.', '10.120.0.53'), {
+      maxItems: 4,
+      default: [],
+      examples: [['10.120.0.53']],
+      description: 'Resolvers for this subnet; `cloud.dns` when empty.',
+    }),
+    routes: Type.Array(
+      object(
+        {
+          to: subnet('Where the route leads.', '10.130.0.0/16'),
+          via: ipv4('The router, inside the subnet.', '10.120.0.2'),
+        },
+        'A static route (DHCP option 121, RFC 3442).',
+      ),
+      { maxItems: 20, default: [], description: 'More routes for virtual machines.' },
+    ),
+  },
+  'A subnet.',
+);
+
+const ProviderNetworkSchema = object(
+  {
+    name: text('Name of the network in Neutron.', 'lan', 60),
+    physical_network: physicalNetwork('The physical network it is on, one of `provider`.'),
+    vlan: Type.Optional(vlanTag('VLAN tag on the physical network; untagged when left out.')),
+    shared: Type.Boolean({ default: true, description: 'All projects may use it; false: the project admin alone.' }),
+    subnets: Type.Array(ProviderSubnetSchema, { maxItems: 8, default: [], description: 'Its subnets.' }),
+    ports: Type.Array(PortSchema, {
+      maxItems: 256,
+      default: [],
+      description: 'Ports that are there before their virtual machines, with an address or DHCP options of their own.',
+    }),
+  },
+  'A network that virtual machines share with what is outside of the cloud.',
+);
 
 export const CloudSchema = object(
   {
@@ -100,7 +175,7 @@ export const CloudSchema = object(
             expects: 'the name of a network interface (at most 15 letters, digits, dots, hyphens)',
             examples: ['eth1'],
             description:
-              'The interface on nodes with the role network (and compute, with `distributed_floating_ip` or VLAN networks). One that carries the node’s own address is taken over with it, and given back when the node is not reached again.',
+              'The interface on nodes with the role network (and compute, with `distributed_floating_ip`, `provider_networks` or VLAN networks): a NIC, a bond or a VLAN. One that carries the node’s own address is taken over with it, and given back when the node is not reached again.',
           }),
           vlan_range: Type.Optional(
             Type.String({
@@ -134,6 +209,12 @@ export const CloudSchema = object(
         'The network of floating IPs; without it virtual machines are reached by tenant and provider networks only.',
       ),
     ),
+    provider_networks: Type.Array(ProviderNetworkSchema, {
+      maxItems: 64,
+      default: [],
+      description:
+        'Networks on a physical network that virtual machines are plugged into directly, with a hardware router as their gateway. Every compute node needs the interface of `provider`.',
+    }),
     tenant_networks: oneOf(['geneve', 'vlan'], {
       default: 'geneve',
       description:

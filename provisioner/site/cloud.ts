@@ -16,6 +16,9 @@ export const volumeBackend = (volumes: CloudConfig['volumes']): 'lvm' | 'ceph' |
 export const objectDisks = (site: Site): number =>
   site.nodes.filter(n => n.roles.includes('storage')).length * (site.cloud?.objects.devices.length ?? 0);
 
+/** `lan-v4`, and `lan-v4-2` for the second one of the network. */
+const subnetName = (network: string, index: number): string => `${network}-v4${index === 0 ? '' : `-${index + 1}`}`;
+
 /** @returns null when the site has no cloud */
 export function cloudSettings(site: Site): CloudSettings | null {
   const { cloud } = site;
@@ -47,6 +50,27 @@ export function cloudSettings(site: Site): CloudSettings | null {
           pool: { from: external.pool.from, to: external.pool.to },
         }
       : null,
+    providerNetworks: cloud.provider_networks.map(n => ({
+      name: n.name,
+      physicalNetwork: n.physical_network,
+      vlan: n.vlan ?? null,
+      shared: n.shared,
+      subnets: n.subnets.map((s, i) => ({
+        name: subnetName(n.name, i),
+        cidr: s.cidr,
+        gateway: s.gateway ?? null,
+        dhcp: s.dhcp,
+        pool: s.pool ?? null,
+        dns: [...s.dns],
+        routes: s.routes.map(r => ({ to: r.to, via: r.via })),
+      })),
+      ports: n.ports.map(p => ({
+        name: p.name,
+        address: p.address ?? null,
+        mac: p.mac?.toLowerCase().replaceAll('-', ':') ?? null,
+        dhcpOptions: Object.fromEntries(Object.entries(p.dhcp_options).map(([name, value]) => [name, String(value)])),
+      })),
+    })),
     tenantNetworks: cloud.tenant_networks,
     distributedFloatingIp: cloud.distributed_floating_ip,
     mtu: cloud.mtu,

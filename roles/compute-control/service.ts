@@ -24,6 +24,7 @@ import {
   listening,
   type ManagerRun,
   managers,
+  messagingUrl,
   openstackValues,
   sql,
   sqlEnv,
@@ -33,6 +34,8 @@ import {
   uwsgiApi,
   workersOf,
 } from '../shared.js';
+
+const MESSAGING_USER = 'nova';
 
 const CONFIG = '/etc/nova/nova.conf';
 const API = { name: 'nova_api', user: 'nova' };
@@ -180,6 +183,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
       CONFIG,
       ctx.template('etc/nova/nova.conf.hbs', {
         ...openstackValues(ctx, 'nova'),
+        transport_url: messagingUrl(ctx, MESSAGING_USER),
         listen: listenAddress(ctx),
         api_host: cloud.api.host,
         certificate: tls.certificate,
@@ -194,7 +198,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
         volumes: volumes !== undefined,
         volume_catalog: volumes ? `${volumes.type}:${volumes.name}:internalURL` : '',
         cinder_password: volumes ? ctx.secret('identity/cinder') : '',
-        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+        vnc_url: `https://${cloud.api.host}:6080/vnc_lite.html`,
       }),
     ),
     schema(ctx),
@@ -272,6 +276,7 @@ export const service: ServiceDeclaration = {
   name: 'compute-control',
   title: 'Compute control',
   sentence: 'Nova: takes orders for servers, finds a hypervisor for each, and shows their consoles.',
+  messagingUser: MESSAGING_USER,
   needs: ['database', 'messaging', 'cache', 'identity', 'placement', 'image', 'network-control', 'hypervisor'],
   databases: [API, CELL0, CELL1],
   user: 'nova',

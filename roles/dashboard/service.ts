@@ -1,8 +1,18 @@
 import { dirname } from 'node:path';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
-import { endpointUrl, nodesWith } from '../../installer/model/cloud.js';
+import { endpointUrl } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
-import { answers, CA_FILE, CA_SOURCE, dropIn, listenAddress, option, unitName, workersOf } from '../shared.js';
+import {
+  answers,
+  CA_FILE,
+  CA_SOURCE,
+  dropIn,
+  listenAddress,
+  memcachedServers,
+  option,
+  unitName,
+  workersOf,
+} from '../shared.js';
 
 const SETTINGS = '_9999_halligan.py';
 const SITE = '/etc/apache2/sites-available/halligan-dashboard.conf';
@@ -47,7 +57,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
         api_host: cloud.api.host,
         identity_url: endpointUrl(cloud, 'identity'),
         ca_file: CA_FILE,
-        memcached: nodesWith(cloud, 'cache').map(n => `${n.address}:11211`),
+        memcached: [memcachedServers(ctx)],
       }),
     }),
     command({

@@ -64,6 +64,7 @@ export const service: ServiceDeclaration = {
   name: 'database',
   title: 'Database',
   sentence: 'MariaDB, where all services of the cloud keep their state.',
+  firstAlone: () => 'the databases',
   needs: [],
   build,
 };

@@ -3,6 +3,7 @@ import { ARCHIVES_FILE, archivesText } from '../../installer/model/archives.js';
 import type { ServiceContext, ServiceDeclaration } from '../../installer/model/catalogue.js';
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, packages, type Resource, unit } from '../../installer/model/resources.js';
+import { formatIpv4, parseCidr } from '../../provisioner/core/net/ipv4.js';
 import { CA_FILE, CA_SOURCE, option, unitName } from '../shared.js';
 
 /** Those whom the other nodes ask for the time. */
@@ -14,14 +15,14 @@ const keepsTime = (ctx: ServiceContext): boolean => !ctx.node.facts.container;
 /** A container may not change kernel settings of its machine. */
 const setsKernel = (ctx: ServiceContext): boolean => !ctx.node.facts.container;
 
-/** `10.99.0.0/24` around the node's own address; the address alone when no interface has it. */
-function ownSubnet(ctx: ServiceContext): string {
-  const { address, facts } = ctx.node;
-  const prefix = facts.interfaces
-    .flatMap(i => i.addresses)
-    .find(a => a.startsWith(`${address}/`))
-    ?.split('/')[1];
-  return `${address}/${prefix ?? '32'}`;
+/** `10.99.0.0/24` around the address of each node, each once: nodes may be in several subnets. */
+function subnets({ cloud }: ServiceContext): readonly string[] {
+  const found = cloud.nodes.map(({ address, facts }) => {
+    const own = facts.interfaces.flatMap(i => i.addresses).find(a => a.startsWith(`${address}/`));
+    const cidr = parseCidr(own ?? `${address}/32`);
+    return `${formatIpv4(cidr.base)}/${cidr.prefix}`;
+  });
+  return [...new Set(found)].sort();
 }
 
 function clock(ctx: ServiceContext): readonly Resource[] {
@@ -34,17 +35,38 @@ function clock(ctx: ServiceContext): readonly Resource[] {
       content: ctx.template('etc/chrony/chrony.conf.hbs', {
         sources: sources.map(address => ({ address })),
         serves,
-        allow: ownSubnet(ctx),
+        allow: subnets(ctx).map(network => ({ network })),
       }),
     }),
     unit({ unit: unitName(ctx, 'time'), watches: ['/etc/chrony/chrony.conf'], ready: 'chronyc -n tracking' }),
   ];
 }
 
+/** systemd gives a unit 90 s to start; an emulated machine takes longer for some that load much Python. */
+function slowStarts({ node }: ServiceContext): readonly Resource[] {
+  if (!node.facts.emulated) return [];
+  return [
+    directory({ path: '/etc/systemd/system.conf.d' }),
+    file({
+      path: '/etc/systemd/system.conf.d/halligan.conf',
+      content: '# Written by Halligan: the CPUs of this machine are emulated.\n[Manager]\nDefaultTimeoutStartSec=900\n',
+    }),
+    command({
+      name: 'slow-starts',
+      title: 'Give units the time to start that an emulated machine takes',
+      check: '[ "$(systemctl show -p DefaultTimeoutStartUSec --value)" = 15min ]',
+      apply: 'systemctl daemon-reload',
+    }),
+  ];
+}
+
 /** What answers on all addresses of a node besides sshd; and sshd itself takes keys only. */
 function hardening(): readonly Resource[] {
   const resolved = '/etc/systemd/resolved.conf.d/halligan.conf';
-  const sshd = '/etc/ssh/sshd_config.d/60-halligan.conf';
+  const folder = '/etc/ssh/sshd_config.d';
+  const sshd = `${folder}/00-halligan.conf`;
+  const lines = ['passwordauthentication no', 'kbdinteractiveauthentication no'];
+  const says = `[ "$(sshd -T | grep -cxE '${lines.join('|')}')" = ${lines.length} ]`;
   return [
     directory({ path: '/etc/systemd/resolved.conf.d' }),
     file({
@@ -60,13 +82,18 @@ function hardening(): readonly Resource[] {
     file({
       path: sshd,
       content:
-        '# Written by Halligan. Keys only; a file with a smaller number wins.\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n',
+        '# Written by Halligan. Keys only; the first value counts, and cloud-init has 50-cloud-init.conf.\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n',
     }),
     command({
       name: 'ssh-keys-only',
       title: 'Let nobody log in over SSH by password',
-      stamp: 'keys-only',
-      apply: 'sshd -t\nsystemctl try-reload-or-restart ssh.service',
+      // What counts is what sshd makes of all its files; as root, for whoever comes from wherever.
+      check: `${says} && ! grep -qs '^# Written by Halligan' ${folder}/60-halligan.conf`,
+      stamp: 'keys-only-00',
+      apply: `! grep -qs '^# Written by Halligan' ${folder}/60-halligan.conf || rm -f ${folder}/60-halligan.conf
+sshd -t
+${says} || { echo 'sshd still takes passwords: /etc/ssh/sshd_config must begin with "Include ${folder}/*.conf".'; exit 1; }
+systemctl try-reload-or-restart ssh.service`,
     }),
   ];
 }
@@ -101,6 +128,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
     ...(cloud.settings.packages === null && cloud.release.archives.length > 0
       ? [file({ path: ARCHIVES_FILE, content: archivesText(cloud.release.archives) })]
       : []),
+    ...slowStarts(ctx),
     directory({ path: '/var/lib/halligan', mode: 0o755 }),
     command({
       name: 'hostname',

@@ -4,8 +4,10 @@ import { type CloudModel, type CloudNode, endpointUrl, nodesWith } from '../../i
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { HYPERVISOR_UNIT } from '../../installer/pki/site.js';
 import { firstRefusal, optionalPackages, userspaceDatapath } from '../network-agent/chassis.js';
-import { dropIn, guarded, NOVA_FILES, openstackValues, unitName } from '../shared.js';
+import { dropIn, guarded, messagingUrl, NOVA_FILES, openstackValues, unitName } from '../shared.js';
 import { cephMonitors, usesCeph } from '../volume-backend/ceph.js';
+
+const MESSAGING_USER = 'nova-compute';
 
 const QEMU = '/usr/bin/qemu-system-x86_64';
 const MIGRATION_PORT = 16_514;
@@ -41,6 +43,8 @@ export const virtualizationRefusal = (cloud: CloudModel, node: CloudNode): strin
 /** What the node's own system keeps for itself, of MiB. */
 const reservedMemory = (node: CloudNode): number =>
   Math.max(512, Math.min(4096, Math.floor(node.facts.memoryMiB / 16)));
+
+const INITIATOR = '/etc/iscsi/initiatorname.iscsi';
 
 /** `iqn.…`, the node's name for iSCSI: images that are copied to many nodes carry one for all. */
 export const initiatorName = (node: CloudNode): string =>
@@ -111,6 +115,13 @@ function migrationKeys({ cloud, secret }: ServiceContext): readonly Resource[] {
     file({ path: `${SSH_DIR}/${path}`, content, owner: 'nova', group: 'nova', mode });
   const restrict = `from="${hypervisors.map(n => n.address).join(',')}",no-agent-forwarding,no-port-forwarding,no-pty,no-X11-forwarding`;
   return [
+    command({
+      name: 'shell',
+      title: 'Give the account nova a shell, in which SSH copies disks',
+      // Debian's package gives it one, Ubuntu's /bin/false.
+      check: `case $(getent passwd nova) in *:/bin/false|*/nologin) exit 1 ;; esac`,
+      apply: 'usermod -s /bin/sh nova',
+    }),
     directory({ path: SSH_DIR, owner: 'nova', group: 'nova', mode: 0o700 }),
     own('id_ed25519', secret('nova/ssh', 'ssh'), 0o600),
     own(
@@ -237,11 +248,9 @@ function build(context: ServiceContext): readonly Resource[] {
     ...release.mask.map(masked),
     ...(cloud.settings.volumes.backend === 'lvm'
       ? [
-          file({
-            path: '/etc/iscsi/initiatorname.iscsi',
-            content: `InitiatorName=${initiatorName(node)}\n`,
-            mode: 0o600,
-          }),
+          file({ path: INITIATOR, content: `InitiatorName=${initiatorName(node)}\n`, mode: 0o600 }),
+          // It reads its name at its start; open sessions go on without it.
+          unit({ unit: unitName(context, 'iscsi'), watches: [INITIATOR] }),
         ]
       : []),
     ...libvirt(context),
@@ -252,6 +261,7 @@ function build(context: ServiceContext): readonly Resource[] {
       path: config,
       content: template('etc/nova/nova-compute.conf.hbs', {
         ...openstackValues(context, 'nova'),
+        transport_url: messagingUrl(context, MESSAGING_USER),
         storage_address: node.storageAddress,
         reserved_memory: reservedMemory(node),
         virt_reason: reason,
@@ -260,7 +270,7 @@ function build(context: ServiceContext): readonly Resource[] {
         image_url: endpointUrl(cloud, 'image'),
         ceph,
         rbd_secret: ceph ? secret('ceph/libvirt-secret', 'uuid') : '',
-        vnc_url: `https://${cloud.api.host}:6080/vnc_auto.html`,
+        vnc_url: `https://${cloud.api.host}:6080/vnc_lite.html`,
         volumes: catalog !== null,
         cinder_catalog: `${catalog}::internalURL`,
         cinder_password: catalog === null ? '' : secret('identity/cinder'),
@@ -297,6 +307,7 @@ export const service: ServiceDeclaration = {
   name: 'hypervisor',
   title: 'Hypervisor',
   sentence: 'Runs instances: libvirt, QEMU and nova-compute.',
+  messagingUser: MESSAGING_USER,
   needs: ['compute-control', 'messaging', 'identity', 'placement', 'image', 'network-agent'],
   networks: ['storage'],
   refusal: cloud => firstRefusal(cloud, 'hypervisor', virtualizationRefusal),

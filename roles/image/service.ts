@@ -78,6 +78,7 @@ export const service: ServiceDeclaration = {
   name: 'image',
   title: 'Images',
   sentence: 'Glance: the disks that servers start from, kept as files on the controller.',
+  firstAlone: () => 'the images',
   needs: ['database', 'identity', 'cache'],
   databases: [DATABASE],
   user: 'glance',

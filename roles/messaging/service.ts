@@ -4,7 +4,7 @@ import { directory, file, packages, type Resource, unit } from '../../installer/
 import { CA_FILE, CA_SOURCE, certificate, dropIn, listening, unitName } from '../shared.js';
 
 /**
- * RabbitMQ's own form: base64 of the salt and SHA-256 of salt and password. So the broker gets its account from a file
+ * RabbitMQ's own form: base64 of the salt and SHA-256 of salt and password. So the broker gets its accounts from a file
  * at its start; rabbitmqctl would cost two seconds per call and the password as an argument.
  * https://www.rabbitmq.com/docs/passwords
  */
@@ -16,6 +16,7 @@ export function passwordHash(saltHex: string, password: string): string {
 
 function build(ctx: ServiceContext): readonly Resource[] {
   const tls = certificate(ctx, '/etc/rabbitmq/ssl', 'rabbitmq');
+  const accounts = ctx.cloud.services.flatMap(s => s.messagingUser ?? []);
   const config = (path: string, content: string) => file({ path, content, group: 'rabbitmq', mode: 0o640 });
   const names = ['rabbitmq.conf', 'rabbitmq-env.conf', 'definitions.json', 'enabled_plugins'] as const;
   const epmd = unitName(ctx, 'port_mapper_socket');
@@ -41,7 +42,13 @@ function build(ctx: ServiceContext): readonly Resource[] {
     config(
       '/etc/rabbitmq/definitions.json',
       ctx.template('etc/rabbitmq/definitions.json.hbs', {
-        password_hash: passwordHash(ctx.secret('messaging/salt', 'hex'), ctx.secret('messaging/openstack')),
+        users: accounts.map(name => ({
+          name,
+          password_hash: passwordHash(ctx.secret('messaging/salt', 'hex'), ctx.secret(`messaging/${name}`)),
+          hashing_algorithm: 'rabbit_password_hashing_sha256',
+          tags: '',
+        })),
+        permissions: accounts.map(user => ({ user, vhost: '/', configure: '.*', write: '.*', read: '.*' })),
       }),
     ),
     config('/etc/rabbitmq/enabled_plugins', '[].\n'),

@@ -31,13 +31,14 @@ export const datapathRefusal = (cloud: CloudModel, node: CloudNode): string | nu
 export const isGateway = (node: CloudNode): boolean => node.services.includes('network-gateway');
 
 /**
- * Provider networks end on gateways; on hypervisors where floating IPs or VLANs of projects leave the hypervisor itself,
- * or where a node's interface is named for them: all that have one.
+ * Provider networks end on gateways; on hypervisors where floating IPs, VLANs of projects or provider networks with
+ * virtual machines on them leave the hypervisor itself.
  */
 export const hasProviderBridges = (cloud: CloudModel, node: CloudNode): boolean =>
   isGateway(node) ||
   cloud.settings.distributedFloatingIp ||
   cloud.settings.tenantNetworks === 'vlan' ||
+  cloud.settings.providerNetworks.length > 0 ||
   cloud.settings.provider.some(p => p.vlanRange !== null);
 
 /** `physnet1` → `br-physnet1`; long names end in a hash of themselves. */

@@ -87,6 +87,7 @@ function providerBridges(context: ServiceContext): readonly Resource[] {
         .map(b => `${b.name} ${b.datapath} ${b.uplink.kind} ${b.uplink.what}\n`)
         .join('')}`,
     }),
+    file({ path: unitFile, content: template('etc/systemd/system/halligan-bridges.service.hbs', {}) }),
     command({
       name: 'bridges',
       title: `Put interfaces under the bridges ${bridges.map(b => b.name).join(', ')}`,
@@ -98,7 +99,6 @@ function providerBridges(context: ServiceContext): readonly Resource[] {
         ? `The addresses of ${carriers.map(i => i.name).join(', ')} move onto a bridge: connections stall for a second. It is undone after a minute when this server is not heard of.`
         : null,
     }),
-    file({ path: unitFile, content: template('etc/systemd/system/halligan-bridges.service.hbs', {}) }),
     unit({ unit: persist, watches: [unitFile, BRIDGES] }),
   ];
 }

@@ -7,6 +7,7 @@ import {
   databaseUrl,
   guarded,
   listenAddress,
+  messagingUrl,
   NEUTRON_FILES,
   openstackValues,
   unitName,
@@ -14,42 +15,48 @@ import {
 import { networkObjects } from './objects.js';
 import { neutronServer } from './server.js';
 
+const MESSAGING_USER = 'neutron';
+
 /** Idle time after which OVN's databases ask whether a client is still there; 5 s (the default) drops busy ones. */
 const PROBE_MS = 60_000;
 const OVN_SSL = '/etc/ovn/ssl';
 
-export const ovnNorthbound = (cloud: CloudModel): string => `ssl:${addressOf(cloud, 'network-control')}:6641`;
+/** Only Neutron's server writes here, on the same node: who writes decides on all networks of the cloud. */
+const NORTHBOUND = '127.0.0.1';
 export const ovnSouthbound = (cloud: CloudModel): string => `ssl:${addressOf(cloud, 'network-control')}:6642`;
 
-/** The databases of OVN listen on the management address, and only for holders of a certificate of the site. */
+/**
+ * The northbound database is for this node; the southbound one listens on the management address, for ovn-controllers and
+ * metadata agents. Both only for holders of a certificate of the site.
+ */
 function listenOverTls(address: string): Resource {
   const databases = [
-    ['ovn-nbctl', 6641],
-    ['ovn-sbctl', 6642],
+    ['ovn-nbctl', NORTHBOUND, 6641],
+    ['ovn-sbctl', address, 6642],
   ] as const;
   const files = `${OVN_SSL}/node.key ${OVN_SSL}/node.crt ${CA_FILE}`;
   return command({
     name: 'ovn-tls',
-    title: `Let OVN's databases listen on ${address} over TLS`,
+    title: `Let OVN's databases listen over TLS: the southbound one on ${address}, the northbound one for this node only`,
     check: databases
       .map(
-        ([ctl, port]) =>
-          `[ "$(${ctl} --timeout=5 --bare --no-headings --columns=target,inactivity_probe list connection)" = "pssl:${port}:${address}
+        ([ctl, at, port]) =>
+          `[ "$(${ctl} --timeout=5 --bare --no-headings --columns=target,inactivity_probe list connection)" = "pssl:${port}:${at}
 ${PROBE_MS}" ]
 ${ctl} --timeout=5 get-ssl | grep -qx 'Private key: ${OVN_SSL}/node.key'
-ss -Hltn 'sport = :${port}' | grep -q ${address}:${port}`,
+ss -Hltn 'sport = :${port}' | grep -q ${at}:${port}`,
       )
       .join(' && '),
     apply: `${databases
       .map(
-        ([ctl, port]) => `${ctl} --timeout=30 set-ssl ${files}
-${ctl} --timeout=30 set-connection pssl:${port}:${address} -- set connection . inactivity_probe=${PROBE_MS}`,
+        ([ctl, at, port]) => `${ctl} --timeout=30 set-ssl ${files}
+${ctl} --timeout=30 set-connection pssl:${port}:${at} -- set connection . inactivity_probe=${PROBE_MS}`,
       )
       .join('\n')}
-for port in 6641 6642; do
+for at in ${databases.map(([, at, port]) => `${at}:${port}`).join(' ')}; do
   n=0
-  until ss -Hltn "sport = :$port" | grep -q ${address}:$port; do
-    n=$((n + 1)); [ $n -lt 100 ] || { echo "Nothing listens on port $port."; exit 1; }
+  until ss -Hltn "src $at" | grep -q .; do
+    n=$((n + 1)); [ $n -lt 100 ] || { echo "Nothing listens on $at."; exit 1; }
     sleep 0.1
   done
 done`,
@@ -93,6 +100,7 @@ function build(context: ServiceContext): readonly Resource[] {
       template('etc/neutron/neutron.conf.hbs', {
         service_plugins: 'ovn-router,trunk',
         ...openstackValues(context, 'neutron'),
+        transport_url: messagingUrl(context, MESSAGING_USER),
         bind_host: listenAddress(context),
         mtu: settings.mtu,
         dns_domain: `${cloud.domain}.`,
@@ -111,7 +119,7 @@ function build(context: ServiceContext): readonly Resource[] {
         physical_mtus: physical.map(p => `${p}:${settings.mtu}`).join(','),
         flat_networks: physical.join(','),
         vlan_ranges: vlanRanges(cloud),
-        nb: ovnNorthbound(cloud),
+        nb: `ssl:${NORTHBOUND}:6641`,
         sb: ovnSouthbound(cloud),
         ca: CA_FILE,
         distributed: settings.distributedFloatingIp,
@@ -139,20 +147,27 @@ export const service: ServiceDeclaration = {
   name: 'network-control',
   title: 'Network control',
   sentence: 'Networks, routers, floating IPs and security groups: Neutron with OVN.',
+  firstAlone: () => 'the databases of OVN',
+  messagingUser: MESSAGING_USER,
   needs: ['database', 'messaging', 'cache', 'identity', 'network-gateway'],
   databases: [{ name: 'neutron', user: 'neutron' }],
   user: 'neutron',
   endpoints: [{ type: 'network', name: 'neutron', port: 9696, path: '' }],
   build,
   objects: networkObjects,
-  refusal: externalNetworkRefusal,
+  refusal: networkRefusal,
 };
 
-/** The sentence an operator reads when the external network cannot work; null when it can. */
-export function externalNetworkRefusal(cloud: CloudModel): string | null {
-  const { external, provider, tenantNetworks } = cloud.settings;
+/** The sentence an operator reads when networks of the site file cannot work; null when they can. */
+export function networkRefusal(cloud: CloudModel): string | null {
+  const { external, provider, providerNetworks, tenantNetworks, distributedFloatingIp } = cloud.settings;
   if (tenantNetworks === 'vlan' && !provider.some(p => p.vlanRange))
     return 'cloud.tenant_networks is vlan, but no provider network has a vlan_range to take tags from.';
+  for (const { name, physicalNetwork } of providerNetworks) {
+    const deaf = hypervisorWithout(cloud, physicalNetwork);
+    if (deaf !== undefined)
+      return `${deaf} has no interface on ${physicalNetwork}: virtual machines of the network ${name} could not be there.`;
+  }
   if (!external) return null;
   const known = provider.find(p => p.physicalNetwork === external.physicalNetwork);
   if (!known)
@@ -160,5 +175,12 @@ export function externalNetworkRefusal(cloud: CloudModel): string | null {
   const gateways = nodesWith(cloud, 'network-gateway');
   if (!gateways.some(n => n.provider.some(p => p.physicalNetwork === external.physicalNetwork)))
     return `No network node has an interface on ${external.physicalNetwork}, where the external network lies.`;
+  const deaf = distributedFloatingIp ? hypervisorWithout(cloud, external.physicalNetwork) : undefined;
+  if (deaf !== undefined)
+    return `${deaf} has no interface on ${external.physicalNetwork}, and with cloud.distributed_floating_ip floating IPs leave the hypervisors themselves.`;
   return null;
 }
+
+/** Name of the first hypervisor that a physical network does not reach. */
+const hypervisorWithout = (cloud: CloudModel, physicalNetwork: string): string | undefined =>
+  nodesWith(cloud, 'hypervisor').find(n => !n.provider.some(p => p.physicalNetwork === physicalNetwork))?.name;

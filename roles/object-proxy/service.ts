@@ -46,7 +46,7 @@ function build(context: ServiceContext): readonly Resource[] {
       interrupts: 'Objects cannot be reached for some seconds.',
       provides: ['object-store:ready'],
     }),
-    config(expirer, template('etc/swift/object-expirer.conf.hbs', { memcached_servers: memcachedServers(cloud) })),
+    config(expirer, template('etc/swift/object-expirer.conf.hbs', { memcached_servers: memcachedServers(context) })),
     unit({ unit: unitName(context, 'expirer'), watches: ['/etc/swift/swift.conf', expirer] }),
   ];
 }

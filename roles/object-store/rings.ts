@@ -1,10 +1,11 @@
 /**
- * Swift's rings. They must be the same on all nodes, and nothing is copied between nodes: each builds them from the same
- * list with the same seed, which yields the same bytes (swift-ring-builder(1) writes no times).
+ * Swift's rings. They must be the same on all nodes, and nothing is copied between nodes: each repeats the same
+ * steps, from the first day on, with the same seed, which yields the same bytes (swift-ring-builder(1) writes no times).
  */
 import { createHash } from 'node:crypto';
 import type { ServiceContext } from '../../installer/model/catalogue.js';
 import { type CloudModel, type CloudNode, nodesWith } from '../../installer/model/cloud.js';
+import type { RingDisk, RingStep } from '../../installer/model/memory.js';
 import { command, directory, file, type Resource } from '../../installer/model/resources.js';
 import { guarded } from '../shared.js';
 
@@ -46,27 +47,64 @@ export function objectsRefusal(cloud: CloudModel): string | null {
   return null;
 }
 
+const sameDisk = (a: Pick<RingDisk, 'node' | 'disk'>, b: Pick<RingDisk, 'node' | 'disk'>) =>
+  a.node === b.node && a.disk === b.disk;
+
 /**
- * Groups of devices in the order in which they join. A node that is added at the end of the site changes nothing of the
- * steps before, so only what it shall hold moves; the first step has as many disks as there are copies.
+ * What the rings of a cloud that has none begin with. The first step has as many disks as there are copies, then nodes
+ * join one by one.
  */
-function steps(cloud: CloudModel): readonly (readonly { zone: number; address: string; disk: string }[])[] {
-  const least = replicas(cloud);
-  const result: { zone: number; address: string; disk: string }[][] = [];
-  let group: { zone: number; address: string; disk: string }[] = [];
-  for (const [i, node] of nodesWith(cloud, 'object-store').entries()) {
-    group.push(...disksOf(cloud, node).map(d => ({ zone: i + 1, address: node.storageAddress, disk: d.name })));
-    if (result.length > 0 || group.length >= least) {
-      result.push(group);
-      group = [];
-    }
+function firstSteps(cloud: CloudModel, wanted: readonly RingDisk[]): readonly RingStep[] {
+  const steps: RingStep[] = [];
+  let add: RingDisk[] = [];
+  for (const node of nodesWith(cloud, 'object-store')) {
+    add.push(...wanted.filter(d => d.node === node.name));
+    if (steps.length === 0 && add.length < replicas(cloud)) continue;
+    steps.push({ replicas: replicas(cloud), add, remove: [] });
+    add = [];
   }
-  return result;
+  return steps;
+}
+
+/**
+ * The rings' history with what this apply adds to it. A rebalance moves one copy of an object at most; rings that were
+ * built anew from another list would move nearly all copies at once, and nobody would find them meanwhile. So the past is
+ * never written anew: a node has its zone for good, wherever it stands in the site, and one that left is taken out by a
+ * further step.
+ */
+export function ringSteps(cloud: CloudModel): readonly RingStep[] {
+  const before = cloud.memory.rings;
+  const zones = new Map(before.flatMap(s => s.add.map(d => [d.node, d.zone] as const)));
+  const wanted = nodesWith(cloud, 'object-store').flatMap(node => {
+    const zone = zones.get(node.name) ?? Math.max(0, ...zones.values()) + 1;
+    zones.set(node.name, zone);
+    return disksOf(cloud, node).map(d => ({ node: node.name, disk: d.name, zone, address: node.storageAddress }));
+  });
+  const last = before.at(-1);
+  if (!last) return firstSteps(cloud, wanted);
+  const held = heldBy(before);
+  const add = wanted.filter(d => !held.some(h => sameDisk(h, d)));
+  const remove = held.filter(h => !wanted.some(d => sameDisk(h, d))).map(h => ({ node: h.node, disk: h.disk }));
+  if (add.length === 0 && remove.length === 0 && last.replicas === replicas(cloud)) return before;
+  return [...before, { replicas: replicas(cloud), add, remove }];
+}
+
+function heldBy(steps: readonly RingStep[]): readonly RingDisk[] {
+  let held: RingDisk[] = [];
+  for (const s of steps) held = [...held.filter(h => !s.remove.some(r => sameDisk(r, h))), ...s.add];
+  return held;
 }
 
 /** One process for all three: each start of swift-ring-builder(1) costs a second. */
 function builderScript(cloud: CloudModel): string {
-  const input = { power: PART_POWER, replicas: replicas(cloud), seed: SEED, ports: PORTS, steps: steps(cloud) };
+  const steps = cloud.memory.rings;
+  const now = new Map(nodesWith(cloud, 'object-store').map(n => [n.name, n.storageAddress]));
+  // An address is no place: where it changed, what was decided by the old one stays.
+  const moved = heldBy(steps).flatMap(d => {
+    const address = now.get(d.node);
+    return address === undefined || address === d.address ? [] : [{ node: d.node, disk: d.disk, address }];
+  });
+  const input = { power: PART_POWER, seed: SEED, ports: PORTS, steps, moved };
   return `umask 027
 d=$(mktemp -d /etc/swift/rings.XXXXXX)
 trap 'rm -rf "$d"' EXIT
@@ -80,13 +118,22 @@ d = sys.argv[1]
 with open(d + "/input") as f:
     wanted = json.load(f)
 for kind, port in wanted["ports"].items():
-    builder = RingBuilder(wanted["power"], wanted["replicas"], 0)
-    for group in wanted["steps"]:
-        for disk in group:
-            builder.add_dev({"region": 1, "zone": disk["zone"], "ip": disk["address"], "port": port,
-                             "replication_ip": disk["address"], "replication_port": port,
-                             "device": disk["disk"], "weight": 100.0, "meta": ""})
+    builder = RingBuilder(wanted["power"], wanted["steps"][0]["replicas"], 0)
+    ids = {}
+    for step in wanted["steps"]:
+        if step["replicas"] != builder.replicas:
+            builder.set_replicas(step["replicas"])
+        for disk in step["remove"]:
+            builder.remove_dev(ids.pop((disk["node"], disk["disk"])))
+        for disk in step["add"]:
+            ids[disk["node"], disk["disk"]] = builder.add_dev(
+                {"region": 1, "zone": disk["zone"], "ip": disk["address"], "port": port,
+                 "replication_ip": disk["address"], "replication_port": port,
+                 "device": disk["disk"], "weight": 100.0, "meta": ""})
         builder.rebalance(seed=wanted["seed"])
+    for disk in wanted["moved"]:
+        dev = builder.devs[ids[disk["node"], disk["disk"]]]
+        dev["ip"] = dev["replication_ip"] = disk["address"]
     builder.validate()
     builder.get_ring().save("%s/%s.ring.gz" % (d, kind))
     builder.save("%s/%s.builder" % (d, kind))

@@ -2,7 +2,7 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import { nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { listening, unitName, workersOf } from '../shared.js';
-import { disksOf, objectsRefusal, PORTS, swiftCommon } from './rings.js';
+import { disksOf, objectsRefusal, PORTS, ringSteps, swiftCommon } from './rings.js';
 
 const SCRIPT = '/usr/local/sbin/halligan-object-disks';
 const LIST = '/etc/halligan/object-disks';
@@ -100,5 +100,6 @@ export const service: ServiceDeclaration = {
   wanted: settings => settings.objects.enabled,
   networks: ['storage'],
   refusal: objectsRefusal,
+  remember: cloud => ({ ...cloud.memory, rings: ringSteps(cloud) }),
   build,
 };

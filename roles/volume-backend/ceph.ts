@@ -15,7 +15,7 @@ const POOL_PGS = 8;
 export const usesCeph = (cloud: CloudModel): boolean =>
   cloud.settings.volumes.backend === 'ceph' && nodesWith(cloud, 'volume-backend').length > 0;
 
-/** The first volume node has the only monitor and the only manager; while it is down, volumes cannot be opened. */
+/** The node that had the role first has the only monitor and the only manager; while it is down, volumes cannot be opened. */
 const monitorNode = (cloud: CloudModel) => nodesWith(cloud, 'volume-backend')[0]!;
 
 export const cephMonitors = (cloud: CloudModel): string => `[v2:${monitorNode(cloud).storageAddress}:${MON_PORT}]`;
@@ -165,6 +165,32 @@ systemctl enable --quiet --now "ceph-osd@$id"`,
   });
 }
 
+/**
+ * The pool is as it was made until somebody says otherwise: with a second node there would still be one copy. Copies are only
+ * ever added; where there are fewer disks than before, that is for people to decide.
+ */
+function poolCopies(cloud: CloudModel): Resource {
+  const { size, minSize, across } = copies(cloud);
+  const rule = `halligan-across-${across}`;
+  const seen = `timeout 10 ceph osd pool ls detail -f json | python3 -c 'import json, sys
+print(*[[p["size"], p["min_size"]] for p in json.load(sys.stdin) if p["pool_name"] == "${POOL}"][0])'`;
+  return command({
+    name: 'pool-copies',
+    title: `Keep ${size === 1 ? 'one copy' : `${size} copies on different ${across === 'host' ? 'nodes' : 'disks'}`} in the pool ${POOL}`,
+    check: `set -- $(${seen}) && [ "$1" -gt ${size} ] || [ "$1 $2" = '${size} ${minSize}' ]`,
+    stamp: `${size} ${minSize} ${across}`,
+    apply: `ceph --connect-timeout 30 osd crush rule create-replicated ${rule} default ${across}
+ceph osd pool set ${POOL} crush_rule ${rule}
+set -- $(${seen})
+if [ "$1" -lt ${size} ]; then ceph osd pool set ${POOL} size ${size}; fi
+if [ "$1" -le ${size} ]; then ceph osd pool set ${POOL} min_size ${minSize}; fi`,
+    timeoutSeconds: 120,
+    expectedSeconds: 5,
+    interrupts: 'When copies are added, disks are busy with making them.',
+    provides: ['volume-backend:pool'],
+  });
+}
+
 export function cephResources(context: ServiceContext): readonly Resource[] {
   const { cloud, node, secret, template } = context;
   const { size, minSize, across } = copies(cloud);
@@ -219,8 +245,8 @@ export function cephResources(context: ServiceContext): readonly Resource[] {
 timeout 90 rbd pool init ${POOL}`,
             timeoutSeconds: 150,
             expectedSeconds: 5,
-            provides: ['volume-backend:pool'],
           }),
+          poolCopies(cloud),
         ]
       : []),
   ];

@@ -2,8 +2,10 @@ import type { ServiceContext, ServiceDeclaration } from '../../installer/model/c
 import { type CloudModel, endpointUrl, nodesWith } from '../../installer/model/cloud.js';
 import { command, directory, file, masked, packages, type Resource, unit } from '../../installer/model/resources.js';
 import { optionalPackages } from '../network-agent/chassis.js';
-import { CINDER_FILES, databaseUrl, dropIn, guarded, openstackValues, unitName } from '../shared.js';
+import { CINDER_FILES, databaseUrl, dropIn, guarded, messagingUrl, openstackValues, unitName } from '../shared.js';
 import { cephResources, usesCeph } from './ceph.js';
+
+const MESSAGING_USER = 'cinder-volume';
 
 export const VOLUME_GROUP = 'cinder-volumes';
 
@@ -77,6 +79,7 @@ function build(context: ServiceContext): readonly Resource[] {
       path: config,
       content: template('etc/cinder/cinder-volume.conf.hbs', {
         ...openstackValues(context, 'cinder'),
+        transport_url: messagingUrl(context, MESSAGING_USER),
         backend,
         ceph,
         lvm: !ceph,
@@ -109,9 +112,12 @@ export const service: ServiceDeclaration = {
   name: 'volume-backend',
   title: 'Volume backend',
   sentence: 'Keeps volumes: Ceph on disks of the volume nodes, or LVM over iSCSI.',
+  messagingUser: MESSAGING_USER,
   needs: ['volume-control', 'messaging', 'database', 'identity', 'image'],
   wanted: settings => settings.volumes.backend !== 'none',
   networks: ['storage'],
+  firstAlone: settings =>
+    settings.volumes.backend === 'ceph' ? 'the only monitor of Ceph, the way to all volumes' : null,
   refusal: volumesRefusal,
   build,
 };

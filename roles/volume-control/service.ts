@@ -11,6 +11,7 @@ import {
   dropIn,
   folders,
   guarded,
+  messagingUrl,
   openstackValues,
   sql,
   sqlEnv,
@@ -19,6 +20,8 @@ import {
   uwsgiApi,
   workersOf,
 } from '../shared.js';
+
+const MESSAGING_USER = 'cinder';
 
 const CONFIG = '/etc/cinder/cinder.conf';
 const DATABASE = { name: 'cinder', user: 'cinder' };
@@ -37,6 +40,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
       CONFIG,
       ctx.template('etc/cinder/cinder.conf.hbs', {
         ...openstackValues(ctx, 'cinder'),
+        transport_url: messagingUrl(ctx, MESSAGING_USER),
         volume_type: ctx.cloud.settings.volumes.backend,
         image_url: endpointUrl(ctx.cloud, 'image'),
         nova_password: ctx.secret('identity/nova'),
@@ -100,6 +104,7 @@ export const service: ServiceDeclaration = {
   name: 'volume-control',
   title: 'Volume control',
   sentence: 'Cinder: takes orders for volumes and finds a place for each.',
+  messagingUser: MESSAGING_USER,
   needs: ['database', 'messaging', 'cache', 'identity', 'image', 'compute-control', 'volume-backend'],
   wanted: settings => settings.volumes.backend !== 'none',
   databases: [DATABASE],

@@ -2,14 +2,19 @@
  * A whole cloud on four container hosts: laid down, proved, unchanged by a second apply, changed by one value, grown by a
  * compute and shrunk again. Real packages, real services, real virtual machines.
  */
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { VerifyReport } from '../../provisioner/core/cloud-service.js';
+import type { CloudCredentials, VerifyReport } from '../../provisioner/core/cloud-service.js';
+import { openBrowser, type TestBrowser } from '../harness/browser.js';
 import { cloudUp, failuresOf, NETWORKS, type TestCloud } from '../harness/cloud.js';
+import { type CloudApi, cloudApi } from '../harness/cloud-api.js';
+import { type ScreenServer, screenServer, seeConsole, walkDashboard } from '../harness/cloud-pages.js';
 
 const failed = (report: VerifyReport) =>
   report.steps.filter(s => s.state === 'failed').map(s => `${s.name}: ${s.message}`);
 
 let cloud: TestCloud;
+const dashboardOf = (credentials: CloudCredentials) => `https://${new URL(credentials.authUrl).hostname}/horizon/`;
 beforeAll(async () => {
   cloud = await cloudUp({
     name: 'cloud',
@@ -92,6 +97,66 @@ describe('a cloud from hosts that answer SSH', () => {
     console.log(`a plan of the unchanged cloud took ${seconds.toFixed(1)} s`);
     const { result } = await cloud.apply();
     expect(result).toMatchObject({ actions: 0, done: 0, failed: [] });
+  });
+});
+
+describe('a cloud in a browser that trusts the CA of the site and nothing more', () => {
+  let browser: TestBrowser;
+  let api: CloudApi;
+  let server: ScreenServer;
+  let credentials: CloudCredentials;
+  const shots = () => cloud.lab.dir;
+  beforeAll(async () => {
+    credentials = await cloud.client().get<CloudCredentials>('/cloud/credentials');
+    api = cloudApi(cloud.lab.lab.netns, credentials);
+    browser = await openBrowser({ netns: cloud.lab.lab.netns, caPem: credentials.ca });
+    server = await screenServer(api, join(cloud.lab.lab.dataDir, 'images/guest/disk.qcow2'));
+  }, 180_000);
+  afterAll(async () => {
+    await browser?.close();
+    await server?.remove();
+    api?.close();
+  }, 120_000);
+
+  it('is not shown to a browser that does not know the CA', async () => {
+    const stranger = await openBrowser({ netns: cloud.lab.lab.netns });
+    try {
+      const { page } = await stranger.open();
+      await expect(page.goto(dashboardOf(credentials))).rejects.toThrow('ERR_CERT_AUTHORITY_INVALID');
+    } finally {
+      await stranger.close();
+    }
+  });
+
+  it('has a dashboard: login, overview, servers, the console of one, logout', async () => {
+    const seen = await walkDashboard(browser, dashboardOf(credentials), credentials, server, shots());
+    expect(seen.faults).toEqual([]);
+    expect(seen.plain).toEqual([]);
+    expect(seen.statics).toBeGreaterThan(10);
+    expect(seen.loginTitle).toContain('Login');
+    expect(seen.overviewTitle).toContain('Overview');
+    expect(seen.instances).toHaveLength(1);
+    expect(seen.instances[0]).toContain(server.name);
+    expect(seen.instances[0]).toContain('Active');
+    expect(seen.console).toMatchObject({ width: 720, height: 400 });
+    expect(seen.afterLogout).toBe('/horizon/auth/login/');
+  });
+
+  it('has consoles: the screen of a server, which takes what is typed', async () => {
+    const seen = await seeConsole(browser, server, shots());
+    expect(seen.faults).toEqual([]);
+    expect(seen.status).toContain('Connected');
+    // The text mode of a PC: 80 × 25 characters of 9 × 16 pixels.
+    expect(seen.booted).toMatchObject({ width: 720, height: 400 });
+    expect(seen.booted.colours).toBeGreaterThan(1);
+    expect(seen.typed.lit).toBeGreaterThan(seen.booted.lit);
+    expect(seen.erased.lit).toBeLessThan(seen.typed.lit);
+    // A page from elsewhere gets nothing, although it has the token.
+    expect(seen.banner.own).toBe('RFB 003.008\n');
+    expect(seen.banner.foreign).toBe('');
+    console.log(
+      `a console of ${seen.booted.width} × ${seen.booted.height}; screenshots in ${shots()} (HALLIGAN_KEEP=1)`,
+    );
   });
 });
 

@@ -6,7 +6,16 @@ import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import { type BakedStack, bakeStack, type StackLayer } from '../../provisioner/image/bake.js';
-import { type Lab, type LabHost, labDown, labRootfs, labUp, startHost, stopHost } from '../../provisioner/lab/index.js';
+import {
+  type Lab,
+  type LabHost,
+  type LabNodeSpec,
+  labDown,
+  labRootfs,
+  labUp,
+  startHost,
+  stopHost,
+} from '../../provisioner/lab/index.js';
 
 const run = promisify(execFile);
 const ROOT = packageRoot(import.meta.url);
@@ -26,6 +35,8 @@ export interface CloudHostSpec {
 export interface CloudLabSpec {
   readonly name: string;
   readonly hosts: readonly CloudHostSpec[];
+  /** Machines beside them, switched off. */
+  readonly machines?: readonly LabNodeSpec[];
   readonly layers?: readonly StackLayer[];
   readonly accel?: 'kvm' | 'tcg';
   /** Called with what bakes and how far it is. */
@@ -96,12 +107,15 @@ export async function cloudLabUp(spec: CloudLabSpec): Promise<CloudLab> {
       rootfs,
       sshKeys: [key.public],
       ...(spec.accel ? { accel: spec.accel } : {}),
-      nodes: spec.hosts.map(host => ({
-        name: host.name,
-        nics: host.nics ?? 3,
-        layers: layersOf(host),
-        start: host.start ?? true,
-      })),
+      nodes: [
+        ...spec.hosts.map(host => ({
+          name: host.name,
+          nics: host.nics ?? 3,
+          layers: layersOf(host),
+          start: host.start ?? true,
+        })),
+        ...(spec.machines ?? []).map(machine => ({ ...machine, kind: 'qemu' as const })),
+      ],
     });
     const known = join(dir, 'known-hosts');
     writeFileSync(known, lab.hosts.map(host => `${host.address} ${host.hostKey}\n`).join(''));

@@ -24,10 +24,14 @@ import {
   startServerProcess,
 } from '../../provisioner/demo/server-process.js';
 import { buildGuestImage } from '../../provisioner/image/guest.js';
+import type { LabNode, LabNodeSpec } from '../../provisioner/lab/index.js';
+import type { NodeView } from '../../provisioner/node/service.js';
 import { cloudSettings } from '../../provisioner/site/cloud.js';
 import { loadSiteOrThrow } from '../../provisioner/site/load.js';
 import { catalogue } from '../../roles/catalogue.js';
 import { type CloudLab, cloudLabUp } from './cloud-lab.js';
+import { bakedImage, linkFiles } from './images.js';
+import { reachState, sshInstalled } from './nodes.js';
 
 const ROOT = packageRoot(import.meta.url);
 /** What all roles stand on: baked once, below them. */
@@ -47,9 +51,20 @@ export interface CloudSpec {
     readonly roles: readonly string[];
     readonly start?: boolean;
     readonly baked?: boolean;
+    /** All three by default; see CloudHostSpec. */
+    readonly nics?: 1 | 2 | 3;
+  }[];
+  /** Machines with empty disks, beside the hosts: installed by the suite, with the image baked for their roles. */
+  readonly machines?: readonly {
+    readonly node: LabNodeSpec;
+    readonly roles: readonly string[];
+    /** The `install` part of the node in the site file, but for the image. */
+    readonly install: (machine: LabNode) => Record<string, unknown>;
   }[];
   /** The `cloud` part of the site file. */
   readonly cloud: Record<string, unknown>;
+  /** That an apply or a proof may take; 1500 unless said otherwise. */
+  readonly runSeconds?: number;
   readonly onProgress?: (line: string) => void;
 }
 
@@ -71,6 +86,10 @@ export interface TestCloud {
   packagesOf(roles: readonly string[]): BakeList;
   /** Memory and CPU of the server that runs now. */
   serverUsage(): ProcessUsage;
+  /** Takes a machine from power-on to its installed system. */
+  install(machine: string, seconds: number): Promise<NodeView>;
+  /** A command as root on an installed machine. */
+  onMachine(machine: string, command: string): Promise<string>;
   /** Changes the `cloud` part of the site file and starts the server anew. */
   reconfigure(change: (cloud: Record<string, unknown>) => void): Promise<void>;
   crashAndRestart(): Promise<void>;
@@ -132,6 +151,11 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       cloud: spec.cloud,
     }),
   );
+  const baked = new Map<string, { name: string; images: string; keys: string }>();
+  for (const { node, roles } of spec.machines ?? []) {
+    spec.onProgress?.(`${node.name}: baking an image of ${roles.join(', ')}`);
+    baked.set(node.name, await bakedImage(roles, early));
+  }
   const settings = settingsOf(early);
   const release = loadRelease(settings.release);
   if (!release) throw new Error(`no release ${settings.release}`);
@@ -144,11 +168,13 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       name: h.name,
       ...((h.baked ?? true) ? { layer: layerName(h.roles) } : {}),
       ...(h.start === undefined ? {} : { start: h.start }),
+      ...(h.nics === undefined ? {} : { nics: h.nics }),
     })),
     layers: [
       { name: 'common', on: null, packages: COMMON },
       ...[...kinds].map(([name, roles]) => ({ name, on: 'common', ...bake(roles) })),
     ],
+    ...(spec.machines ? { machines: spec.machines.map(m => m.node) } : {}),
     ...(spec.onProgress ? { onProgress: spec.onProgress } : {}),
   });
   const sitePath = join(lab.lab.dir, 'site.yaml');
@@ -157,6 +183,20 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
   writeCloud(spec.cloud);
   const data = lab.lab.dataDir;
   await linkGuest(join(data, 'images'));
+  if (spec.machines) {
+    const site = parse(readFileSync(sitePath, 'utf8')) as { nodes: { name: string }[] };
+    const nodes = site.nodes.map(written => {
+      const machine = spec.machines!.find(m => m.node.name === written.name)!;
+      const { name: image } = baked.get(written.name)!;
+      const planned = lab.lab.nodes.find(n => n.name === written.name)!;
+      return { ...written, roles: machine.roles, install: { image, ...machine.install(planned) } };
+    });
+    writeFileSync(sitePath, stringify({ ...site, nodes }));
+    for (const { name, images, keys } of baked.values()) {
+      for (const image of ['ram-cloud', name]) linkFiles(join(images, image), join(data, 'images', image));
+      if (!existsSync(join(data, 'keys'))) symlinkSync(join(keys, 'keys'), join(data, 'keys'));
+    }
+  }
 
   const main = join(ROOT, 'dist/provisioner/main.js');
   if (!existsSync(main)) throw new Error('not built: npm run build');
@@ -191,14 +231,15 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
       await new Promise(r => setTimeout(r, 300));
     }
   };
+  const runSeconds = spec.runSeconds ?? 1500;
   const applied = async ({ runId }: { runId: string }) => {
-    const run = await waitFor(runId, 1500);
+    const run = await waitFor(runId, runSeconds);
     const result = asApplyResult(run.result);
     if (!result) throw new Error(`the run could not go on: ${JSON.stringify(run.result)}`);
     return { run, result };
   };
   const reported = async ({ runId }: { runId: string }) => {
-    const run = await waitFor(runId, 1500);
+    const run = await waitFor(runId, runSeconds);
     const report = asVerifyReport(run.result);
     if (!report) throw new Error(`the proof could not go on: ${JSON.stringify(run.result)}`);
     return report;
@@ -234,6 +275,19 @@ export async function cloudUp(spec: CloudSpec): Promise<TestCloud> {
     },
     packagesOf: bake,
     serverUsage: () => server.usage(),
+    async install(name, seconds) {
+      const act = (action: string) => client.post(`/nodes/${name}/actions`, { action, params: {} });
+      await act('inspect');
+      await reachState(() => client, name, 'available', seconds);
+      await act('claim');
+      await act('install');
+      return reachState(() => client, name, 'installed', seconds);
+    },
+    async onMachine(name, command) {
+      const node = await client.get<NodeView>(`/nodes/${name}`);
+      const files = { key: lab.key.file, known: join(lab.dir, `known-${name}`) };
+      return sshInstalled(lab.lab, node, files, `sudo sh -c '${command.replaceAll("'", "'\\''")}'`);
+    },
     async reconfigure(change) {
       const site = parse(readFileSync(sitePath, 'utf8')) as { cloud: Record<string, unknown> };
       change(site.cloud);

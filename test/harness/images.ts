@@ -1,6 +1,8 @@
 /** The images of the suites on real parts: built once, the same that the demo and the bench use. */
+import { execFile } from 'node:child_process';
 import { linkSync, mkdirSync, readdirSync, realpathSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { loadKeys } from '../../provisioner/core/keys.js';
 import { buildOsImage } from '../../provisioner/image/os.js';
 import { buildRamImage } from '../../provisioner/image/ram/build.js';
@@ -36,6 +38,20 @@ export async function bothImages(kernel: Kernel = 'cloud'): Promise<Cache> {
   const cache = await ramImage(kernel);
   await buildOsImage({ name: 'debian-12', kernel, imagesDir: cache.images, compression: 3 });
   return cache;
+}
+
+/** The RAM environment, and the image that `halligan image bake` makes of roles; yields that image's name. */
+export async function bakedImage(roles: readonly string[], site: string): Promise<Cache & { readonly name: string }> {
+  const cache = await ramImage();
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [
+      ...[join(ROOT, 'dist/provisioner/main.js'), 'image', 'bake', ...roles, '--kernel', 'cloud'],
+      ...['--site', site, '--data-dir', cache.keys, '--output', 'json'],
+    ],
+    { maxBuffer: 1 << 24 },
+  );
+  return { ...cache, name: (JSON.parse(stdout) as { name: string }).name };
 }
 
 /** Hard links where that is possible: an image that is built anew meanwhile does not take this one away. */

@@ -20,6 +20,7 @@ import { connected, type ServerProcess, startServerProcess } from '../../provisi
 import { type Lab, type LabNodeSpec, labCpuSeconds, labDown, labUp } from '../../provisioner/lab/index.js';
 import type { NodeView, Why } from '../../provisioner/node/service.js';
 import { bothImages, type Kernel, linkFiles } from './images.js';
+import { reachState, sshInstalled } from './nodes.js';
 
 const run = promisify(execFile);
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -110,21 +111,7 @@ export async function rackUp(
     node: n => client.get(`/nodes/${n}`),
     why: n => client.get(`/nodes/${n}/why`),
     act: (n, action, params = {}) => client.post(`/nodes/${n}/actions`, { action, params }),
-    async reach(n, states, seconds) {
-      const wanted = typeof states === 'string' ? [states] : states;
-      const end = Date.now() + seconds * 1000;
-      for (;;) {
-        const node = await client.get<NodeView>(`/nodes/${n}`);
-        if (wanted.includes(node.state)) return node;
-        if (node.state.endsWith('-failed') || Date.now() > end) {
-          const tail = await rack.why(n).then(w => w.trace.slice(-8).map(t => `${t.layer}: ${t.message}`));
-          throw new Error(
-            `${n} should be ${wanted.join(' or ')}: ${node.sentence}\n${JSON.stringify(node.failure?.detail ?? {}, null, 1)}\n${tail.join('\n')}`,
-          );
-        }
-        await new Promise(r => setTimeout(r, 500));
-      }
-    },
+    reach: (n, states, seconds) => reachState(() => client, n, states, seconds),
     async event(what, match, seconds) {
       const end = Date.now() + seconds * 1000;
       for (;;) {
@@ -140,21 +127,7 @@ export async function rackUp(
         await new Promise(r => setTimeout(r, 200));
       }
     },
-    async ssh(n, command) {
-      const { os } = (await rack.node(n)).status;
-      if (!os) throw new Error(`${n} has no installed system`);
-      const known = join(dir, `known-${n}`);
-      writeFileSync(known, `${os.address} ${os.hostKey}\n`);
-      const { stdout } = await run(
-        'ip',
-        [
-          ...['netns', 'exec', lab.netns, 'ssh', '-i', key, '-o', `UserKnownHostsFile=${known}`, '-o', 'BatchMode=yes'],
-          ...['-o', 'StrictHostKeyChecking=yes', '-o', 'ConnectTimeout=20', `${os.login}@${os.address}`, command],
-        ],
-        { timeout: 120_000 },
-      );
-      return stdout.trim();
-    },
+    ssh: async (n, command) => sshInstalled(lab, await rack.node(n), { key, known: join(dir, `known-${n}`) }, command),
     cpuSeconds: () => labCpuSeconds(lab),
     async down() {
       following.abort();

@@ -36,12 +36,17 @@ const keyFaults = (s: Seen, folder: string): string[] => {
 };
 
 const listeners = (s: Seen) => parseListeners(output(s, 'listeners'));
-/** A program must be there, and on the node's own address only. */
-function boundTo(s: Seen, name: string, port: number): string[] {
+/** A program must be there, and on the node's own address only, or where else it may be. */
+function boundTo(
+  s: Seen,
+  name: string,
+  port: number,
+  right = (address: string) => address === s.node.address,
+): string[] {
   const found = listeners(s).filter(l => l.port === port);
   if (found.length === 0) return [`${s.node.name}: ${name} does not listen on port ${port}`];
   return found
-    .filter(l => l.protocol === 'udp' || l.address !== s.node.address)
+    .filter(l => l.protocol === 'udp' || !right(l.address))
     .map(l => `${s.node.name}: ${name} listens on ${l.address} port ${l.port}/${l.protocol}`);
 }
 
@@ -90,14 +95,16 @@ const messaging: readonly SecurityCheck[] = [
   }),
   check({
     id: 'Halligan-Messaging-Accounts',
-    title: 'RabbitMQ has no account "guest", and its Erlang cookie is a secret',
+    title: 'RabbitMQ has an account per service and no other, and its Erlang cookie is a secret',
     source: ours,
     faults: e =>
       on(e, 'messaging').flatMap(s => {
         const cookie = s.evidence.paths.find(p => p.path.endsWith('/.erlang.cookie'));
         const users = json<{ user: string; tags: string[] }[]>(s, 'users');
         return [
-          ...users.filter(u => u.user !== 'openstack').map(u => `${s.node.name}: there is the account ${u.user}`),
+          ...users
+            .filter(u => !e.model.services.some(x => x.messagingUser === u.user))
+            .map(u => `${s.node.name}: there is the account ${u.user}`),
           ...users
             .filter(u => u.tags.length > 0)
             .map(u => `${s.node.name}: ${u.user} has the tags ${u.tags.join(', ')}`),
@@ -106,7 +113,7 @@ const messaging: readonly SecurityCheck[] = [
             : [`${s.node.name}: the Erlang cookie is ${cookie ? said(cookie) : 'not there'}`]),
         ];
       }),
-    remark: () => 'All services share one account.',
+    remark: () => 'All accounts are in one virtual host.',
   }),
   check({
     id: 'Halligan-Messaging-Verify',
@@ -209,9 +216,9 @@ const authtokens = ['image', 'placement', 'compute-control', 'network-control', 
 const cache: readonly SecurityCheck[] = [
   check({
     id: 'Halligan-Cache',
-    title: 'memcached listens on the management network only, and not over UDP',
+    title: 'memcached listens for its own node only, and not over UDP',
     source: ours,
-    faults: e => on(e, 'cache').flatMap(s => boundTo(s, 'memcached', 11_211)),
+    faults: e => on(e, 'cache').flatMap(s => boundTo(s, 'memcached', 11_211, isLoopback)),
   }),
   check({
     id: 'Halligan-Cache-Tokens',
@@ -306,9 +313,11 @@ const identity: readonly SecurityCheck[] = [
     title: 'Policies look at the scope of a token',
     source: 'OSSA-2019-006',
     applies: model =>
-      model.release.version >= '2023.1'
-        ? true
-        : `In ${model.release.openstack} this refuses the administrator of a project what the services themselves ask for; from 2023.1 on they do without. The hole of OSSA-2019-006 itself is closed in its code.`,
+      model.release.version < '2023.1'
+        ? `In ${model.release.openstack} this refuses the administrator of a project what the services themselves ask for; from 2023.1 on they do without. The hole of OSSA-2019-006 itself is closed in its code.`
+        : model.release.version < '2024.2'
+          ? `In ${model.release.openstack} each service has a default of its own, which its files do not tell; from 2024.2 on (oslo.policy 4.4) it is on in all.`
+          : true,
     faults: e =>
       values(
         e,
@@ -400,7 +409,7 @@ const transport: readonly SecurityCheck[] = [
   }),
   check({
     id: 'Halligan-OVN',
-    title: 'OVN’s databases answer only holders of a certificate of the site',
+    title: 'OVN’s databases answer only holders of a certificate of the site, the northbound one only its own node',
     source: ours,
     faults: e =>
       on(e, 'network-control').flatMap(s => [
@@ -408,7 +417,9 @@ const transport: readonly SecurityCheck[] = [
           const targets = output(s, db).split(/\s+/).filter(Boolean);
           return targets.length === 0
             ? [`${s.node.name}: ${db} listens to nobody`]
-            : targets.filter(t => !t.startsWith('pssl:')).map(t => `${s.node.name}: ${db} listens on ${t}`);
+            : targets
+                .filter(t => !t.startsWith('pssl:') || (db === 'ovn-nb' && !isLoopback(t.split(':')[2] ?? '')))
+                .map(t => `${s.node.name}: ${db} listens on ${t}`);
         }),
         ...s.evidence.tls
           .filter(t => [6641, 6642].includes(t.port) && t.answer)

@@ -6,7 +6,7 @@ import { setQuota } from '../../objects/compute.js';
 import { uploadImage } from '../../objects/image.js';
 import { at, items, number, text } from '../../openstack/json.js';
 import { broken, call, made, untilStatus, type VerifyContext } from '../context.js';
-import { passed, type Step } from '../runner.js';
+import { passed, type Step, type StepControl } from '../runner.js';
 import { joinProject, type SweepKind, sweep } from '../sweep.js';
 
 /** The undo of most steps: no such thing of this run is there any more. */
@@ -145,7 +145,7 @@ export const flavor: Step<VerifyContext> = {
 /** A flavor that only the run's project sees. */
 export async function makeFlavor(
   context: VerifyContext,
-  control: { readonly signal: AbortSignal },
+  control: Pick<StepControl, 'signal' | 'timeoutFactor'>,
   name: string,
   size: { readonly memoryMiB: number; readonly vcpus: number; readonly diskGiB: number },
 ): Promise<string> {

@@ -37,7 +37,7 @@ export async function onServer(
     try {
       const result = await context.reach.ssh(server.floating, server.hostKey, privateKey, command, {
         user: context.spec.guest.user,
-        timeoutMs: COMMAND_MS,
+        timeoutMs: COMMAND_MS * control.timeoutFactor,
         signal: control.signal,
       });
       return { done: result };

@@ -112,7 +112,7 @@ export async function untilActive(
 
 export async function readConsole(
   context: VerifyContext,
-  control: Pick<StepControl, 'signal'>,
+  control: Pick<StepControl, 'signal' | 'timeoutFactor'>,
   server: TestServer,
 ): Promise<ConsoleFacts> {
   const reply = await call(

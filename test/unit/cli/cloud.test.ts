@@ -54,7 +54,7 @@ describe('what commands of the cloud print', () => {
     ['plan', 'plan --diff', obedientCloud()],
     ['plan', 'plan -o name', obedientCloud()],
     [
-      'plan with losses, a silent node and a refusal',
+      'plan with losses, a silent node that is left out and a refusal',
       'plan --node vol --node cmp2',
       obedientCloud({
         plan: plan([...ACTIONS, DESTROYING], {
@@ -65,6 +65,12 @@ describe('what commands of the cloud print', () => {
               node: 'vol',
               message: '/dev/sdb carries an ext4 file system that is not ours.',
               hint: 'Erase it with `wipefs -a /dev/sdb` if it may go.',
+            },
+            {
+              severity: 'hold',
+              node: 'cmp2',
+              message: 'It cannot be looked at: root@10.0.0.8 could not be reached by SSH.',
+              hint: 'Bring it back.',
             },
             { severity: 'warn', node: null, message: 'The clocks differ by 3 s.', hint: 'Name time servers in `ntp`.' },
           ],
@@ -245,12 +251,14 @@ describe('other commands of the cloud', () => {
     const run = await runAt('', 'image bake controller network controller --data-dir /data', options);
     expect(run.err).toBe('installing 799 packages\n');
     expect(run.out).toContain('debian-12-ctl  controller  799       72 s');
-    await runAt('', 'image bake compute --site docs/example-site.yaml --release ubuntu-24.04-2024.1', options);
+    const virtual = '--release ubuntu-24.04-2024.1 --kernel cloud';
+    await runAt('', `image bake compute --site docs/example-site.yaml ${virtual}`, options);
     expect(seen).toEqual([
-      { roles: ['controller', 'network'], release: 'debian-12-zed', dataDir: '/data', force: false },
+      { roles: ['controller', 'network'], release: 'debian-12-zed', kernel: 'generic', dataDir: '/data', force: false },
       {
         roles: ['compute'],
         release: 'ubuntu-24.04-2024.1',
+        kernel: 'cloud',
         dataDir: '/var/lib/halligan',
         force: false,
         cloud: expect.objectContaining({ datapath: 'auto' }),

@@ -32,6 +32,24 @@ describe('the plan of a lab', () => {
     expect(lab.nodes[1]!.disks.map(d => d.sizeGiB)).toEqual([8, 20]);
   });
 
+  test('has machines and container hosts side by side, numbered together so that nothing of theirs is the same', () => {
+    const lab = plan([
+      { name: 'ctl', kind: 'container', nics: 3 },
+      { name: 'vol', nics: 3 },
+      { name: 'net', kind: 'container' },
+    ]);
+    expect([lab.nodes.map(n => n.name), lab.hosts.map(h => h.name)]).toEqual([['vol'], ['ctl', 'net']]);
+    const macs = [...lab.nodes.flatMap(n => n.macs), ...lab.hosts.flatMap(h => h.nics.map(nic => nic.mac))];
+    expect(new Set(macs).size).toBe(3 + 3 + 1);
+    expect(lab.hosts.map(h => h.address)).toEqual(['10.99.0.150', '10.99.0.152']);
+    expect(() =>
+      plan([
+        { name: 'ctl', kind: 'container' },
+        { name: 'vol', layers: ['/x'] },
+      ]),
+    ).toThrow(/"vol"/);
+  });
+
   test('is the same again for the same lab, and another for another', () => {
     expect(plan([{ name: 'n1' }])).toEqual(plan([{ name: 'n1' }]));
     expect(plan([{ name: 'n1' }]).nodes[0]!.uuid).not.toBe(plan([{ name: 'n1' }], { name: 'other' }).nodes[0]!.uuid);
@@ -48,7 +66,7 @@ describe('the plan of a lab', () => {
     ['half a disk', [{ name: 'n1', disks: [0.5] }], {}],
     ['no memory', [{ name: 'n1', memoryMiB: 1 }], {}],
     ['a socket path longer than the kernel takes', [{ name: 'n'.repeat(63) }], { name: 'a-lab-with-long-name' }],
-    ['a third NIC of a machine', [{ name: 'n1', nics: 3 }], {}],
+    ['a fourth NIC of a machine', [{ name: 'n1', nics: 4 as 3 }], {}],
     ['layers under a machine', [{ name: 'n1', layers: ['/l'] }], {}],
     ['a machine that is not to be started: none is', [{ name: 'n1', start: false }], {}],
     ['HTTP boot of a BIOS', [{ name: 'n1', netboot: 'http' }], {}],
@@ -129,6 +147,16 @@ describe('the machine of a lab', () => {
       '-cpu',
       'host',
     ]);
+  });
+
+  test('has more room for translated code with more memory, up to a bound', () => {
+    const lab = plan([
+      { name: 'n1', memoryMiB: 512 },
+      { name: 'n2', memoryMiB: 6144 },
+      { name: 'n3', memoryMiB: 32_768 },
+    ]);
+    const room = lab.nodes.map(node => /tb-size=(\d+)/.exec(qemuArgs(lab, node, 'none').join(' '))?.[1]);
+    expect(room).toEqual(['256', '1536', '2000']);
   });
 
   test('has virtio disks, or NVMe ones where they are asked for, in the same boot order', () => {

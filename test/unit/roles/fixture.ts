@@ -4,6 +4,7 @@ import { buildDesired, type DesiredState } from '../../../installer/engine/desir
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import type { Catalogue, SecretKind } from '../../../installer/model/catalogue.js';
 import type { CloudModel, NodeFacts } from '../../../installer/model/cloud.js';
+import { type CloudMemory, NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, releasesDir } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
@@ -24,6 +25,7 @@ export const settings = (changes: Partial<CloudSettings> = {}): CloudSettings =>
     gateway: '203.0.113.1',
     pool: { from: '203.0.113.100', to: '203.0.113.200' },
   },
+  providerNetworks: [],
   tenantNetworks: 'geneve',
   distributedFloatingIp: false,
   mtu: 1500,
@@ -121,6 +123,7 @@ export function model(
   nodes: readonly NodeInput[] = fourNodes(),
   changes: Partial<CloudSettings> = {},
   catalogue: Catalogue = wholeCatalogue,
+  memory: CloudMemory = NO_MEMORY,
 ): CloudModel {
   const release = loadRelease(settings(changes).release);
   if (!release) throw new Error('no such release');
@@ -131,6 +134,7 @@ export function model(
     release,
     catalogue,
     nodes,
+    memory,
   });
   if (!built.ok) throw new Error(built.problems.map(p => `${p.node ?? 'cloud'}: ${p.message} ${p.hint}`).join('\n'));
   return built.model;

@@ -1,9 +1,19 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { type CloudModel, nodesWith } from '../../../installer/model/cloud.js';
 import { initiatorName, virtualization, virtualizationRefusal } from '../../../roles/hypervisor/service.js';
 import { desired, filesOf, fourNodes, inContainer, model, nodeInput, oneNode, settings } from './fixture.js';
 
 const nodeOf = (cloud: CloudModel, name: string) => cloud.nodes.find(n => n.name === name)!;
+
+it('has an account nova with a shell, in which disks are copied, where the package gives it none', () => {
+  const shell = desired().placed.find(p => p.key === 'cmp/hypervisor/command:shell')!.resource;
+  if (shell.kind !== 'command') throw new Error('no command');
+  const judge = (line: string) => spawnSync('sh', ['-c', `getent() { echo '${line}'; }\n${shell.check}`]).status;
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/bin/false')).toBe(1);
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/usr/sbin/nologin')).toBe(1);
+  expect(judge('nova:x:64060:64060:Nova:/var/lib/nova:/bin/sh')).toBe(0);
+});
 
 describe('a hypervisor', () => {
   it('reads one file, without a database', async () => {
@@ -53,6 +63,13 @@ describe('a hypervisor', () => {
     const qemu = (cloud: CloudModel) => filesOf(desired(cloud), 'cmp').get('/etc/libvirt/qemu.conf')!.content;
     expect(qemu(model())).not.toContain('security_driver');
     expect(qemu(model(fourNodes(inContainer)))).toContain('security_driver = "none"');
+  });
+
+  it('is given time to start where its CPUs are emulated, and only there', () => {
+    const path = '/etc/systemd/system.conf.d/halligan.conf';
+    const emulated = fourNodes().map(n => (n.name === 'cmp' ? { ...n, facts: { ...n.facts, emulated: true } } : n));
+    expect(filesOf(desired(model(emulated)), 'cmp').get(path)!.content).toContain('DefaultTimeoutStartSec=900');
+    expect(filesOf(desired(model(emulated)), 'vol').has(path)).toBe(false);
   });
 
   it('has a name for iSCSI that no copied image shares', () => {

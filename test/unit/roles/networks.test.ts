@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { CloudModel } from '../../../installer/model/cloud.js';
+import type { ProviderNetwork } from '../../../installer/model/settings.js';
 import { catalogue } from '../../../roles/catalogue.js';
 import {
   bridgeName,
@@ -9,9 +10,27 @@ import {
   datapathRefusal,
 } from '../../../roles/network-agent/chassis.js';
 import { networkObjects } from '../../../roles/network-control/objects.js';
-import { externalNetworkRefusal } from '../../../roles/network-control/service.js';
+import { networkRefusal } from '../../../roles/network-control/service.js';
 import { desired, filesOf, fourNodes, inContainer, model, settings } from './fixture.js';
 
+const LAN: ProviderNetwork = {
+  name: 'lan',
+  physicalNetwork: 'physnet1',
+  vlan: 120,
+  shared: true,
+  subnets: [
+    {
+      name: 'lan-v4',
+      cidr: '10.120.0.0/24',
+      gateway: '10.120.0.1',
+      dhcp: true,
+      pool: null,
+      dns: [],
+      routes: [{ to: '10.130.0.0/16', via: '10.120.0.2' }],
+    },
+  ],
+  ports: [{ name: 'printer', address: '10.120.0.20', mac: null, dhcpOptions: { router: '10.120.0.2' } }],
+};
 const nodeOf = (cloud: CloudModel, name: string) => cloud.nodes.find(n => n.name === name)!;
 const commandOf = (cloud: CloudModel, key: string) => {
   const r = desired(cloud).placed.find(p => p.key === key)?.resource;
@@ -41,9 +60,10 @@ describe('network control', () => {
     expect([key.owner, key.group, key.mode]).toEqual(['root', 'neutron', 0o640]);
   });
 
-  it('lets the databases of OVN listen on the management address, with TLS only', () => {
+  it('lets the southbound database listen on the management address and the northbound one for its node, with TLS only', () => {
     const { apply } = commandOf(model(), 'ctl/network-control/command:ovn-tls');
-    expect(apply).toContain('set-connection pssl:6641:10.99.0.11');
+    expect(apply).toContain('set-connection pssl:6642:10.99.0.11 ');
+    expect(apply).toContain('set-connection pssl:6641:127.0.0.1 ');
     expect(apply).not.toMatch(/\bptcp:/);
   });
 
@@ -77,15 +97,64 @@ describe('network control', () => {
   it('refuses an external network that no gateway reaches', () => {
     const cloud = model();
     const lost = { ...cloud, settings: settings({ external: { ...settings().external!, physicalNetwork: 'dc' } }) };
-    expect(externalNetworkRefusal(cloud)).toBeNull();
-    expect(externalNetworkRefusal(lost)).toMatch(/dc, which is no provider network/);
+    expect(networkRefusal(cloud)).toBeNull();
+    expect(networkRefusal(lost)).toMatch(/dc, which is no provider network/);
     const deaf = { ...cloud, nodes: cloud.nodes.map(n => (n.name === 'net' ? { ...n, provider: [] } : n)) };
-    expect(externalNetworkRefusal(deaf)).toMatch(/^No network node has an interface on physnet1/);
+    expect(networkRefusal(deaf)).toMatch(/^No network node has an interface on physnet1/);
+  });
+
+  it('makes provider networks with their subnets and ports, and nothing that the file leaves open', () => {
+    const cloud = model(fourNodes(), { external: null, providerNetworks: [LAN] });
+    expect(networkObjects(cloud)).toEqual([
+      {
+        kind: 'network',
+        name: 'lan',
+        project: 'admin',
+        shared: true,
+        mtu: 1500,
+        provider: { type: 'vlan', physicalNetwork: 'physnet1', segment: 120 },
+      },
+      {
+        kind: 'subnet',
+        name: 'lan-v4',
+        network: 'lan',
+        project: 'admin',
+        cidr: '10.120.0.0/24',
+        gateway: '10.120.0.1',
+        dhcp: true,
+        dns: [],
+        hostRoutes: [{ destination: '10.130.0.0/16', nexthop: '10.120.0.2' }],
+      },
+      {
+        kind: 'port',
+        name: 'printer',
+        network: 'lan',
+        subnets: ['lan-v4'],
+        project: 'admin',
+        address: '10.120.0.20',
+        dhcpOptions: { router: '10.120.0.2' },
+      },
+    ]);
+  });
+
+  it('refuses networks that a hypervisor does not reach', () => {
+    const cloud = model(fourNodes(), { providerNetworks: [LAN] });
+    const deaf = (changes: object) => ({
+      ...cloud,
+      settings: { ...cloud.settings, ...changes },
+      nodes: cloud.nodes.map(n => (n.name === 'cmp' ? { ...n, provider: [] } : n)),
+    });
+    expect(networkRefusal(cloud)).toBeNull();
+    expect(networkRefusal(deaf({}))).toMatch(/^cmp has no interface on physnet1: virtual machines of the network lan/);
+    expect(networkRefusal(deaf({ providerNetworks: [] }))).toBeNull();
+    expect(networkRefusal(deaf({ providerNetworks: [], distributedFloatingIp: true }))).toMatch(
+      /floating IPs leave the/,
+    );
   });
 
   it('refuses VLANs for projects without a range of tags', () => {
     const cloud = model();
-    expect(externalNetworkRefusal({ ...cloud, settings: settings({ tenantNetworks: 'vlan' }) })).toMatch(/vlan_range/);
+    expect(networkRefusal({ ...cloud, settings: settings({ tenantNetworks: 'vlan' }) })).toMatch(/vlan_range/);
   });
 });
 
@@ -96,6 +165,8 @@ describe('the network agent', () => {
     expect(bridgesOf(cloud, nodeOf(cloud, 'cmp'))).toEqual([]);
     const distributed = model(fourNodes(), { distributedFloatingIp: true });
     expect(bridgesOf(distributed, nodeOf(distributed, 'cmp')).map(b => b.uplink.what)).toEqual(['eth2']);
+    const plugged = model(fourNodes(), { providerNetworks: [LAN] });
+    expect(bridgesOf(plugged, nodeOf(plugged, 'cmp')).map(b => b.uplink.what)).toEqual(['eth2']);
   });
 
   it('moves the tunnel’s address onto a bridge when packets are forwarded in userspace', () => {

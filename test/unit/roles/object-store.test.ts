@@ -14,10 +14,15 @@ const rings = (c: CloudModel) =>
     p.resource.kind === 'command' && p.resource.id === 'command:rings' ? [p.resource] : [],
   );
 interface Input {
-  readonly replicas: number;
-  readonly steps: readonly (readonly { readonly address: string; readonly zone: number }[])[];
+  readonly steps: CloudModel['memory']['rings'];
+  readonly moved: readonly { readonly node: string; readonly address: string }[];
 }
 const inputOf = (c: CloudModel) => JSON.parse(/^\{.*\}$/m.exec(rings(c)[0]!.apply)![0]) as Input;
+const later = (
+  before: CloudModel,
+  with_: ReturnType<typeof nodes>,
+  changed: Partial<ReturnType<typeof settings>> = {},
+) => model(with_, { objects, ...changed }, undefined, before.memory);
 
 describe('the object store', () => {
   it('builds the same rings on every node', () => {
@@ -26,11 +31,46 @@ describe('the object store', () => {
     expect(new Set(all.map(r => r.apply)).size).toBe(1);
   });
 
-  it('adds a node after the others, so that only its own share moves', () => {
-    expect(inputOf(cloud(2)).steps.map(s => s.map(d => d.address))).toEqual([['10.99.0.31', '10.99.0.32']]);
-    const grown = inputOf(cloud(3));
-    expect(grown.steps.map(s => s.map(d => d.address))).toEqual([['10.99.0.31', '10.99.0.32'], ['10.99.0.33']]);
-    expect(grown.replicas).toBe(2);
+  it('begins with as many disks as there are copies', () => {
+    expect(inputOf(cloud(3)).steps).toMatchObject([
+      {
+        replicas: 2,
+        add: [
+          { node: 'sto1', zone: 1 },
+          { node: 'sto2', zone: 2 },
+        ],
+        remove: [],
+      },
+      { replicas: 2, add: [{ node: 'sto3', zone: 3 }], remove: [] },
+    ]);
+  });
+
+  it('only appends: a node that was discovered before the others comes last, with a zone of its own', () => {
+    const before = cloud(2);
+    const early = nodeInput('early', '10.99.0.30', ['storage']);
+    const { steps } = inputOf(later(before, [early, ...nodes(2)]));
+    expect(steps.slice(0, -1)).toEqual(inputOf(before).steps);
+    expect(steps.at(-1)).toMatchObject({ add: [{ node: 'early', zone: 3 }], remove: [] });
+    expect(inputOf(later(before, nodes(2)))).toEqual(inputOf(before));
+  });
+
+  it('takes a node out by a further step, and gives it its zone when it comes back', () => {
+    const three = cloud(3);
+    const without = later(
+      three,
+      nodes(3).filter(n => n.name !== 'sto1'),
+    );
+    expect(inputOf(without).steps).toEqual([
+      ...inputOf(three).steps,
+      { replicas: 2, add: [], remove: [{ node: 'sto1', disk: 'sdb' }] },
+    ]);
+    expect(inputOf(later(without, nodes(3))).steps.at(-1)).toMatchObject({ add: [{ node: 'sto1', zone: 1 }] });
+  });
+
+  it('moves nothing when an address changes', () => {
+    const moved = later(cloud(2), [...fourNodes(), nodeInput('sto1', '10.99.0.99', ['storage']), nodes(2).at(-1)!]);
+    expect(inputOf(moved).steps).toEqual(inputOf(cloud(2)).steps);
+    expect(inputOf(moved).moved).toEqual([{ node: 'sto1', disk: 'sdb', address: '10.99.0.99' }]);
   });
 
   it('listens on the storage address, and takes copies from its peers only', async () => {

@@ -1,12 +1,16 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import type { DesiredState, Placed } from '../../../installer/engine/desired.js';
 import { buildCloudModel, type NodeInput } from '../../../installer/model/build.js';
 import { checkCatalogue } from '../../../installer/model/check.js';
+import { NO_MEMORY } from '../../../installer/model/memory.js';
 import { loadRelease, loadReleases } from '../../../installer/model/releases.js';
 import type { FileResource } from '../../../installer/model/resources.js';
 import type { CloudSettings } from '../../../installer/model/settings.js';
+import { cacheRefusal } from '../../../roles/cache/service.js';
 import { catalogue } from '../../../roles/catalogue.js';
 import { passwordHash } from '../../../roles/messaging/service.js';
+import { memcachedServers } from '../../../roles/shared.js';
 import { desired, filesOf, fourNodes, inContainer, model, nodeInput, oneNode, rolesDir, settings } from './fixture.js';
 import { shellFaults, unparsed } from './grammars.js';
 
@@ -130,6 +134,7 @@ describe('the catalogue', () => {
         release: loadRelease('debian-12-zed')!,
         catalogue,
         nodes,
+        memory: NO_MEMORY,
       });
       return built.ok ? [] : built.problems.map(p => p.message).join('\n');
     };
@@ -137,6 +142,16 @@ describe('the catalogue', () => {
     expect(refusals([...fourNodes(), nodeInput('ctl2', '10.99.0.21', ['controller'])])).toContain('not built yet');
     expect(refusals(fourNodes().filter(n => n.name !== 'cmp'))).toContain('Servers run on compute nodes');
     expect(refusals(fourNodes().filter(n => n.name !== 'net'))).toContain('the network role is the gateway');
+  });
+});
+
+describe('the controller', () => {
+  it('does not move to another node, where the cloud would begin with nothing', () => {
+    const { memory } = model();
+    const other = fourNodes().map(n => (n.name === 'ctl' ? nodeInput('new', '10.99.0.20', ['controller']) : n));
+    expect(() => model(other, {}, undefined, memory)).toThrow(
+      /^ctl: It has the databases, the images, the databases of OVN, and no other node does/,
+    );
   });
 });
 
@@ -156,7 +171,47 @@ describe('the host', () => {
   it('keeps the time, but not in a container, which shares its machine’s clock', () => {
     expect(filesOf(desired(), 'cmp').get('/etc/chrony/chrony.conf')!.content).toContain('server 10.99.0.11 iburst');
     expect(filesOf(desired(), 'ctl').get('/etc/chrony/chrony.conf')!.content).toContain('server 192.0.2.123 iburst');
+    const far = [...fourNodes(), nodeInput('far', '10.98.0.9', ['compute'])];
+    const { content } = filesOf(desired(model(far)), 'ctl').get('/etc/chrony/chrony.conf')!;
+    expect(content.match(/^allow .*/gm)).toEqual(['allow 10.98.0.0/24', 'allow 10.99.0.0/24']);
     expect(filesOf(desired(model(fourNodes(inContainer))), 'ctl').has('/etc/chrony/chrony.conf')).toBe(false);
+  });
+});
+
+describe('SSH', () => {
+  it('takes keys only, whatever cloud-init wrote, and sshd is asked', () => {
+    const files = filesOf(desired(), 'cmp');
+    expect([...files.keys()].filter(f => f.startsWith('/etc/ssh/'))).toEqual([
+      '/etc/ssh/sshd_config.d/00-halligan.conf',
+    ]);
+    const r = desired().placed.find(p => p.key === 'cmp/host/command:ssh-keys-only')!.resource;
+    if (r.kind !== 'command') throw new Error('no command');
+    const judge = (text: string) => spawnSync('bash', ['-c', `sshd() { echo '${text}'; }\n${r.check}`]).status;
+    expect(judge('port 22\npasswordauthentication no\nkbdinteractiveauthentication no')).toBe(0);
+    expect(judge('port 22\npasswordauthentication yes\nkbdinteractiveauthentication no')).toBe(1);
+  });
+});
+
+describe('the cache', () => {
+  it('is for its own node only, and who uses it is there', () => {
+    const state = desired();
+    expect(filesOf(state, 'ctl').get('/etc/memcached.conf')!.content).toContain('\n-l 127.0.0.1\n');
+    const users = state.placed.filter(p => p.resource.kind === 'file' && p.resource.content.includes(':11211'));
+    expect(users.length).toBeGreaterThan(6);
+    expect(new Set(users.map(p => p.node))).toEqual(new Set(['ctl']));
+    for (const u of users) expect((u.resource as FileResource).content).not.toMatch(/10\.99\.0\.\d+:11211/);
+  });
+
+  it('cannot be used from elsewhere, and there is one', () => {
+    const cloud = model();
+    const cmp = cloud.nodes.find(n => n.name === 'cmp')!;
+    expect(() => memcachedServers({ node: cmp })).toThrow(/on cmp uses the cache, which is on another node/);
+    const two = {
+      ...cloud,
+      nodes: cloud.nodes.map(n => (n === cmp ? { ...n, services: [...n.services, 'cache'] } : n)),
+    };
+    expect(cacheRefusal(cloud)).toBeNull();
+    expect(cacheRefusal(two)).toMatch(/^The cache is on ctl and cmp/);
   });
 });
 
@@ -164,6 +219,22 @@ describe('messaging', () => {
   it('hashes a password as RabbitMQ does', () => {
     // https://www.rabbitmq.com/docs/passwords#computing-password-hash
     expect(passwordHash('908DC60A', 'test12')).toBe('kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR');
+  });
+
+  it('knows an account per service, and a hypervisor only its own', () => {
+    const state = desired();
+    const { users } = JSON.parse(filesOf(state, 'ctl').get('/etc/rabbitmq/definitions.json')!.content) as {
+      users: { name: string; password_hash: string }[];
+    };
+    expect(users.map(u => u.name).sort()).toEqual(['cinder', 'cinder-volume', 'neutron', 'nova', 'nova-compute']);
+    expect(new Set(users.map(u => u.password_hash)).size).toBe(5);
+    const on = (node: string) =>
+      new Set(
+        [...filesOf(state, node).values()].flatMap(f => [...f.content.matchAll(/rabbit:\/\/([^:]+):/g)].map(m => m[1])),
+      );
+    expect(on('cmp')).toEqual(new Set(['nova-compute']));
+    expect(on('vol')).toEqual(new Set(['cinder-volume']));
+    expect(on('net')).toEqual(new Set());
   });
 });
 

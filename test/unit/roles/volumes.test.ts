@@ -37,11 +37,41 @@ describe('volumes on Ceph', () => {
     expect(commands(model(), 'vol').get('command:pool')!.title).toMatch(/one copy, lost with its disk/);
   });
 
+  it('get more copies when a second node comes, in the pool that is there', () => {
+    const one = commands(model(), 'vol').get('command:pool-copies')!;
+    const two = commands(model(volumeNodes(2)), 'vol').get('command:pool-copies')!;
+    expect(two.stamp).not.toBe(one.stamp);
+    expect(two.apply).toContain('osd pool set volumes size 2');
+    expect(two.apply).toContain('osd crush rule create-replicated halligan-across-host default host');
+    expect(two.check).toContain("= '2 1' ]");
+    expect(commands(model(volumeNodes(2)), 'vol2').has('command:pool-copies')).toBe(false);
+  });
+
   it('have their one monitor on the first volume node', () => {
     const cloud = model(volumeNodes(2));
     expect(commands(cloud, 'vol').has('command:monitor')).toBe(true);
     expect(commands(cloud, 'vol2').has('command:monitor')).toBe(false);
     expect(filesOf(desired(cloud), 'vol2').has('/etc/ceph/ceph.client.admin.keyring')).toBe(false);
+  });
+
+  it('keep their monitor where it is when a node that was discovered earlier gets the role', () => {
+    const before = model();
+    const early = nodeInput('early', '10.99.0.10', ['volume']);
+    const cloud = model([early, ...fourNodes()], {}, undefined, before.memory);
+    expect(cephMonitors(cloud)).toBe(cephMonitors(before));
+    expect(commands(cloud, 'vol').has('command:monitor')).toBe(true);
+    expect(commands(cloud, 'early').has('command:monitor')).toBe(false);
+  });
+
+  it('refuse to lose their only monitor', () => {
+    const { memory } = model();
+    const other = fourNodes().map(n => (n.name === 'vol' ? nodeInput('vol2', '10.99.0.20', ['volume']) : n));
+    expect(() => model(other, {}, undefined, memory)).toThrow(
+      /^vol: It has the only monitor of Ceph.*Give the role volume back to vol/,
+    );
+    // LVM keeps nothing for others.
+    const lvm = { volumes: { backend: 'lvm' as const, devices: [{ path: '/dev/sdb', fileSize: null }] } };
+    expect(() => model(other, lvm, undefined, memory)).not.toThrow();
   });
 
   it('ask before a disk is given away, and refuse one that holds something', () => {
@@ -80,6 +110,9 @@ describe('volumes on LVM', () => {
     const f = filesOf(state, 'cmp').get('/etc/iscsi/initiatorname.iscsi')!;
     expect(f.content).toMatch(/^InitiatorName=iqn\.1993-08\.org\.debian:01:[0-9a-f]{12}\n$/);
     expect(f.mode).toBe(0o600);
+    const iscsid = state.placed.find(p => p.node === 'cmp' && p.resource.id === 'unit:iscsid.service')?.resource;
+    expect(iscsid).toMatchObject({ state: 'running', watches: ['/etc/iscsi/initiatorname.iscsi'] });
+    expect(desired().placed.some(p => p.resource.id === 'unit:iscsid.service')).toBe(false);
   });
 
   it('are refused where the kernel has neither end of them', () => {

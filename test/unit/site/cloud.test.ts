@@ -46,6 +46,32 @@ const EXTERNAL = {
   pool: { from: '203.0.113.100', to: '203.0.113.199' },
 };
 
+const SUBNET = {
+  cidr: '10.120.0.0/24',
+  gateway: '10.120.0.1',
+  pool: { from: '10.120.0.100', to: '10.120.0.199' },
+  dns: ['10.120.0.53'],
+  routes: [{ to: '10.130.0.0/16', via: '10.120.0.2' }],
+};
+const LAN = {
+  name: 'lan',
+  physical_network: 'physnet1',
+  vlan: 400,
+  subnets: [SUBNET, { cidr: '10.121.0.0/24', dhcp: false }],
+  ports: [
+    {
+      name: 'printer',
+      address: '10.120.0.20',
+      mac: 'FA-16-3E-00-00-20',
+      dhcp_options: { router: '10.120.0.2', mtu: 1400 },
+    },
+    { name: 'any' },
+  ],
+};
+/** A site with the network LAN and one thing of it changed. */
+const lan = (changes: object) => ({ provider: PROVIDER, provider_networks: [{ ...LAN, ...changes }] });
+const port = (changes: object) => lan({ ports: [{ name: 'printer', ...changes }] });
+
 describe('cloudSettings', () => {
   it('makes a small cloud out of `cloud: {}` and roles', () => {
     expect(cloudSettings(load({}, { dns: { forward: ['192.0.2.53'] }, ntp: ['192.0.2.123'] }))).toEqual({
@@ -55,6 +81,7 @@ describe('cloudSettings', () => {
       networks: { management: null, tunnel: null, storage: null },
       provider: [],
       external: null,
+      providerNetworks: [],
       tenantNetworks: 'geneve',
       distributedFloatingIp: false,
       mtu: 1500,
@@ -93,6 +120,7 @@ describe('cloudSettings', () => {
           networks: { management: '10.99.0.0/24', tunnel: '10.96.0.0/24', storage: '10.97.0.0/24' },
           provider: PROVIDER,
           external: { ...EXTERNAL, vlan: 300 },
+          provider_networks: [LAN],
           tenant_networks: 'vlan',
           distributed_floating_ip: true,
           mtu: 9000,
@@ -129,6 +157,43 @@ describe('cloudSettings', () => {
         gateway: '203.0.113.1',
         pool: { from: '203.0.113.100', to: '203.0.113.199' },
       },
+      providerNetworks: [
+        {
+          name: 'lan',
+          physicalNetwork: 'physnet1',
+          vlan: 400,
+          shared: true,
+          subnets: [
+            {
+              name: 'lan-v4',
+              cidr: '10.120.0.0/24',
+              gateway: '10.120.0.1',
+              dhcp: true,
+              pool: { from: '10.120.0.100', to: '10.120.0.199' },
+              dns: ['10.120.0.53'],
+              routes: [{ to: '10.130.0.0/16', via: '10.120.0.2' }],
+            },
+            {
+              name: 'lan-v4-2',
+              cidr: '10.121.0.0/24',
+              gateway: null,
+              dhcp: false,
+              pool: null,
+              dns: [],
+              routes: [],
+            },
+          ],
+          ports: [
+            {
+              name: 'printer',
+              address: '10.120.0.20',
+              mac: 'fa:16:3e:00:00:20',
+              dhcpOptions: { router: '10.120.0.2', mtu: '1400' },
+            },
+            { name: 'any', address: null, mac: null, dhcpOptions: {} },
+          ],
+        },
+      ],
       tenantNetworks: 'vlan',
       distributedFloatingIp: true,
       mtu: 9000,
@@ -265,6 +330,66 @@ describe('the cloud of a site', () => {
       'VLAN networks without tags',
       { provider: [{ physical_network: 'physnet1', interface: 'eth1' }], tenant_networks: 'vlan' },
       'cloud.tenant_networks: expected vlan_range on an entry of provider: vlan takes its tags from there',
+    ],
+    [
+      'a provider network on nothing',
+      lan({ physical_network: 'physnet2' }),
+      'cloud.provider_networks[0].physical_network: expected a physical_network of cloud.provider (physnet1), found "physnet2"; did you mean physnet1?',
+    ],
+    [
+      'a provider network with a tag that projects may get',
+      lan({ vlan: 100 }),
+      'cloud.provider_networks[0].vlan: expected a tag outside vlan_range of physnet1 (100:299), which projects get, found 100',
+    ],
+    [
+      'two networks on one segment',
+      { ...lan({ vlan: 300 }), external: { ...EXTERNAL, vlan: 300 } },
+      'cloud.provider_networks[0]: segment physnet1 with the tag 300 is already used at cloud.external',
+    ],
+    [
+      'two networks of one name',
+      { ...lan({ name: 'public' }), external: EXTERNAL },
+      'cloud.provider_networks[0].name: network public is already used at cloud.external.name',
+    ],
+    [
+      'a provider subnet across that of nodes',
+      lan({ subnets: [{ cidr: '10.99.0.0/16' }], ports: [] }),
+      'cloud.provider_networks[0].subnets[0].cidr: expected 10.99.0.0/24 of networks[0] itself or a subnet apart from it, found 10.99.0.0/16',
+    ],
+    [
+      'a hardware router of another subnet',
+      lan({ subnets: [{ ...SUBNET, gateway: '10.121.0.1' }], ports: [] }),
+      'cloud.provider_networks[0].subnets[0].gateway: expected an address of 10.120.0.0/24 (10.120.0.1 to 10.120.0.254), found 10.121.0.1',
+    ],
+    [
+      'a hardware router among the addresses of machines',
+      lan({ subnets: [{ ...SUBNET, gateway: '10.120.0.100' }], ports: [] }),
+      'cloud.provider_networks[0].subnets[0].gateway: expected an address outside the pool (10.120.0.100 to 10.120.0.199), found 10.120.0.100',
+    ],
+    [
+      'a route by a router elsewhere',
+      lan({ subnets: [{ ...SUBNET, routes: [{ to: '10.130.0.0/16', via: '10.130.0.1' }] }], ports: [] }),
+      'cloud.provider_networks[0].subnets[0].routes[0].via: expected an address of 10.120.0.0/24 (10.120.0.1 to 10.120.0.254), found 10.130.0.1',
+    ],
+    [
+      'a port with an address elsewhere',
+      port({ address: '10.122.0.1' }),
+      'cloud.provider_networks[0].ports[0].address: expected an address of a subnet of its network (10.120.0.0/24, 10.121.0.0/24), found 10.122.0.1',
+    ],
+    [
+      'a port with the address of the router',
+      port({ address: '10.120.0.1' }),
+      'cloud.provider_networks[0].ports[0].address: expected another address than that of the gateway, found 10.120.0.1',
+    ],
+    [
+      'a router for a port that is no router of its network',
+      port({ dhcp_options: { router: '10.99.0.254' } }),
+      'cloud.provider_networks[0].ports[0].dhcp_options.router: expected the address of a router in a subnet of its network (10.120.0.0/24, 10.121.0.0/24), found "10.99.0.254"',
+    ],
+    [
+      'a value that would end its own quotation marks',
+      port({ dhcp_options: { 'domain-name': 'a"b' } }),
+      'cloud.provider_networks[0].ports[0].dhcp_options.domain-name: expected a value on one line, without quotation marks',
     ],
     [
       'LVM without a disk',

@@ -58,6 +58,22 @@ describe('a node with nothing on it', () => {
   it('is not planned for when it could not be looked at', () => {
     expect(diffNodes(STATE, new Map(), new Map())).toEqual([]);
   });
+
+  it('is named in the needs of others when it could not be looked at', () => {
+    const mine = placed('n2', 'y', DONE);
+    const state = {
+      ...STATE,
+      placed: [...STATE.placed, mine],
+      before: new Map([...STATE.before, [mine.key, [LIST[3]!.key]]]),
+    };
+    const both = new Map([
+      ['n1', inPlace()],
+      ['n2', nothing('n2')],
+    ]);
+    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[]]);
+    both.delete('n1');
+    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[LIST[3]!.key]]);
+  });
 });
 
 describe('a changed configuration value', () => {

@@ -68,13 +68,14 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     executor: { detached: realShell, stop: async () => {} },
     clock: systemClock,
     target: node => ({ address: node, user: 'root', hostKey: '' }),
-    batchOptions: () => ({ unconfiguredUnits: [], packages: { sources: null } }),
+    batchOptions: () => ({ unconfiguredUnits: [], packages: { sources: null }, timeoutFactor: 1 }),
     mask: text => text.replaceAll('hunter2hunter2', '<secret x>'),
     report: r => reports.push(r),
     journaled: (_name, _input, effect) => effect(),
     unitPrefix: 'hal-test',
     perNode: 4,
     replan: async () => [],
+    held: () => undefined,
     signal: new AbortController().signal,
     ...extra,
   });
@@ -132,6 +133,17 @@ describe('a step that fails', () => {
     expect(outcome.blocked[1]!.problem!.message).toContain('waits for');
   });
 
+  it('tells the reason from what systemd says of every unit that ends, and keeps the lines around it', async () => {
+    const apply = `i=0; while [ $i -lt 40 ]; do echo "line $i"; i=$((i + 1)); done
+echo "bind(): Address already in use"; echo "VACUUM: done"; echo "x.service: Failed with result 'exit-code'."
+i=0; while [ $i -lt 30 ]; do echo "again $i"; i=$((i + 1)); done; exit 1`;
+    const outcome = await walk([act('n1', 'a', say('bind', apply))]);
+    const p = outcome.failed[0]!.problem!;
+    expect(p.message).toMatch(/: bind\(\): Address already in use$/);
+    expect(p.detail?.['log']).toHaveLength(25);
+    expect(p.detail?.['log']).toContain('bind(): Address already in use');
+  });
+
   it('that takes too long is ended and says so', async () => {
     const outcome = await walk([
       act('n1', 'a', command({ name: 'hang', title: 'Hang', apply: 'sleep 30', timeoutSeconds: 1 })),
@@ -146,7 +158,7 @@ describe('a step that fails', () => {
 });
 
 describe('a node that is gone', () => {
-  it('is tried by the executor alone, then its steps are held; no other is', async () => {
+  it('is tried by the executor alone, then the step that it cut off is named and its other steps are held; no other is', async () => {
     let tries = 0;
     const outcome = await walk(
       [act('dead', 'a', say('x', 'true')), act('dead', 'b', say('y', 'true')), act('n2', 'b', say('z', 'true'))],
@@ -164,7 +176,10 @@ describe('a node that is gone', () => {
     );
     expect(tries).toBe(1);
     expect(outcome.done).toBe(1);
-    expect(outcome.failed.map(f => f.problem!.code)).toEqual(['ssh-failed']);
+    expect(outcome.failed.map(f => `${f.problem!.message} ${f.problem!.hint}`)).toEqual([
+      'dead: "command:x" (a) was cut off: dead does not answer. Bring dead back (power, network, sshd), then `halligan apply` goes on from here; until then it leaves dead out.',
+    ]);
+    expect(outcome.failed[0]!.problem!.detail).toMatchObject({ node: 'dead', service: 'a', step: 'dead/a/command:x' });
     expect(outcome.blocked.map(b => b.problem!.message)).toEqual(['dead could not be reached.']);
   });
 
@@ -172,8 +187,66 @@ describe('a node that is gone', () => {
     const outcome = await walk([act('n1', 'a', say('x', 'true')), act('n1', 'a', say('y', 'true'))], {
       executor: { stop: async () => {}, detached: async () => ({ kind: 'lost', reason: 'The node was restarted.' }) },
     });
-    expect(outcome.failed[0]!.problem!.message).toContain('The node was restarted.');
+    expect(outcome.failed[0]!.problem!.message).toBe('n1: "command:x" (a) was cut off: The node was restarted.');
     expect(outcome.blocked).toHaveLength(1);
+  });
+});
+
+describe('a program that is killed on its node', () => {
+  it('fails the step that it was at, with its last words', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo Unpacking one; kill -9 $(ps -o ppid= -p $PPID); sleep 1')),
+      act('n1', 'a', say('y', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem!.message)).toEqual([
+      expect.stringMatching(
+        /^n1: "command:x" \(a\) was cut off: its program was killed there \(code -?\d+\)\. Its last words: Unpacking one$/,
+      ),
+    ]);
+    expect(outcome.blocked.map(b => b.action.id)).toEqual(['n1/a/command:y']);
+  });
+
+  it('one by one says so, too, and does not blame time', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo Unpacking one; kill -9 $$')),
+      act('n1', 'a', say('y', 'true')),
+    ]);
+    expect(outcome.failed.map(f => f.problem!.message)).toEqual([
+      expect.stringMatching(/^n1: "command:x" \(a\) was killed: /),
+    ]);
+    expect(outcome.blocked.map(b => b.action.id)).toEqual(['n1/a/command:y']);
+  });
+});
+
+describe('a node that is held', () => {
+  it('is not touched, nor is what needs something of it, seen or not; the rest goes on', async () => {
+    const why = problem('cloud-node-held', 'n1: Its clock is 60 min ahead.', { hint: 'Set it.' });
+    const outcome = await walk(
+      [
+        act('n1', 'a', say('own', 'exit 1')),
+        act('n2', 'b', say('seen', 'exit 1'), ['n1/a/command:own']),
+        act('n2', 'c', say('unseen', 'exit 1'), ['n1/a/command:in-place-or-not']),
+        act('n2', 'd', say('free', 'true'), ['n3/a/command:in-place']),
+      ],
+      { held: node => (node === 'n1' ? why : undefined) },
+    );
+    expect(outcome).toMatchObject({ done: 1, failed: [] });
+    expect(outcome.blocked.map(b => `${b.action.id}: ${b.problem!.message}`)).toEqual([
+      'n1/a/command:own: n1: Its clock is 60 min ahead.',
+      'n2/b/command:seen: "command:seen" on n2 waits for "command:own" on n1.',
+      'n2/c/command:unseen: n1: Its clock is 60 min ahead.',
+    ]);
+    expect(outcome.blocked[0]!.problem!.hint).toBe('Set it.');
+  });
+});
+
+describe('a disk that is full', () => {
+  it('is what the next step is about', async () => {
+    const outcome = await walk([
+      act('n1', 'a', say('x', 'echo "base64: write error: No space left on device"; exit 1')),
+    ]);
+    expect(outcome.failed[0]!.problem!.message).toContain('No space left on device');
+    expect(outcome.failed[0]!.problem!.hint).toMatch(/^Make room on n1 \(`df -h`/);
   });
 });
 

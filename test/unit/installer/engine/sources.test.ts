@@ -50,7 +50,11 @@ function install(sources: string | null): string[] {
     interrupts: null,
     expectedSeconds: 1,
   };
-  const script = batchScript([{ action, placed: p }], { unconfiguredUnits: [], packages: { sources } })
+  const script = batchScript([{ action, placed: p }], {
+    unconfiguredUnits: [],
+    timeoutFactor: 1,
+    packages: { sources },
+  })
     .replaceAll('/etc/apt', `${dir}/etc/apt`)
     .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
     .replaceAll('/var/lib/apt/lists', `${dir}/lists`)

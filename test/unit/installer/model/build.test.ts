@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { buildCloudModel, type ModelInput, type NodeInput } from '../../../../installer/model/build.js';
 import type { CloudModel } from '../../../../installer/model/cloud.js';
+import { NO_MEMORY } from '../../../../installer/model/memory.js';
 import { catalogueOf, facts, node, release, role, service, settings, smallCatalogue } from './sample.js';
 
 const four = [
@@ -17,6 +18,7 @@ const build = (nodes: readonly NodeInput[], over: Partial<ModelInput> = {}) =>
     release,
     catalogue: smallCatalogue,
     nodes,
+    memory: NO_MEMORY,
     ...over,
   });
 const modelOf = (...args: Parameters<typeof build>): CloudModel => {
@@ -42,6 +44,7 @@ describe('the model of a cloud', () => {
       name: 'identity',
       databases: [{ name: 'keystone', user: 'keystone' }],
       user: null,
+      messagingUser: null,
       endpoints: [{ type: 'identity', name: 'keystone', port: 5000, path: '/v3' }],
     });
   });

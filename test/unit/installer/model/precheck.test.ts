@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { buildCloudModel, type NodeInput } from '../../../../installer/model/build.js';
 import type { NodeFacts } from '../../../../installer/model/cloud.js';
+import { NO_MEMORY } from '../../../../installer/model/memory.js';
 import { type PrecheckOptions, precheck } from '../../../../installer/model/precheck.js';
 import type { CloudSettings } from '../../../../installer/model/settings.js';
 import { catalogueOf, facts, node, release, role, service, settings } from './sample.js';
@@ -30,6 +31,7 @@ const said = (c: Case): string[] => {
     release: { ...release, ...c.release },
     catalogue,
     nodes: c.nodes ?? [],
+    memory: NO_MEMORY,
   });
   if (!built.ok) throw new Error(JSON.stringify(built.problems));
   return precheck(built.model, c.input).map(p => `${p.severity} ${p.node ?? '*'}: ${p.message} → ${p.hint}`);
@@ -49,10 +51,10 @@ describe('a clock', () => {
       ),
     });
 
-  it('may be off by two seconds, is warned of up to thirty, and refused beyond', () => {
+  it('may be off by two seconds, is warned of up to thirty, and leaves its node out beyond', () => {
     expect(skewed(0, 2000, -2000)).toEqual([]);
     expect(skewed(0, 2500)[0]).toMatch(/^warn n1: Its clock is 2\.5 s ahead\./);
-    expect(skewed(0, -30_001)[0]).toMatch(/^refuse n1: Its clock is 30\.0 s behind\. Tokens and certificates/);
+    expect(skewed(0, -30_001)[0]).toMatch(/^hold n1: Its clock is 30\.0 s behind\. Tokens and certificates/);
     expect(skewed(0, -7_200_000)[0]).toContain('120 min behind');
   });
 
@@ -106,11 +108,11 @@ describe('memory and disk', () => {
     expect(said({ nodes: one(roles, { memoryMiB: 4000 }) })[0]).toMatch(/^refuse n1: /);
   });
 
-  it('on a full disk nothing is begun', () => {
+  it('on a full disk nothing is begun, and the other nodes go on', () => {
     const free = (freeMiB: number) => said({ nodes: one(['controller']), input: { seen: { n1: { freeMiB } } } });
     expect(free(20_000)).toEqual([]);
     expect(free(5_000)[0]).toMatch(/^warn n1: 4\.9 GiB are free/);
-    expect(free(500)[0]).toMatch(/^refuse n1: Only 500 MiB are free/);
+    expect(free(500)[0]).toMatch(/^hold n1: Only 500 MiB are free/);
   });
 });
 
@@ -186,10 +188,10 @@ describe('volumes', () => {
 describe('packages', () => {
   const nodes = one(['network']);
 
-  it('that are not reached are refused with the reason', () => {
+  it('that are not reached leave the node out, with the reason', () => {
     const mirror = { url: 'http://mirror.example.org/debian', problem: 'connection refused' };
     expect(said({ nodes, input: { seen: { n1: { mirror } } } })[0]).toBe(
-      'refuse n1: It does not reach its packages at http://mirror.example.org/debian: connection refused. → Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
+      'hold n1: It does not reach its packages at http://mirror.example.org/debian: connection refused. → Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
     );
     expect(said({ nodes, input: { seen: { n1: { mirror: { ...mirror, problem: null } } } } })).toEqual([]);
   });

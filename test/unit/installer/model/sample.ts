@@ -43,6 +43,7 @@ export const settings = (over: Partial<CloudSettings> = {}): CloudSettings => ({
   networks: { management: null, tunnel: null, storage: null },
   provider: [{ physicalNetwork: 'physnet1', interface: 'eth1', vlanRange: null }],
   external: null,
+  providerNetworks: [],
   tenantNetworks: 'geneve',
   distributedFloatingIp: false,
   mtu: 1500,

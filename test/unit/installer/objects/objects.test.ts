@@ -389,3 +389,69 @@ describe('objects of the other services', () => {
     );
   });
 });
+
+describe('ports of the site file', () => {
+  const objects = (
+    dhcpOptions: Record<string, string>,
+    routes = [{ destination: '10.130.0.0/16', nexthop: '10.120.0.9' }],
+  ) =>
+    want([
+      { kind: 'network', name: 'lan', provider: { type: 'vlan', physicalNetwork: 'physnet1', segment: 120 } },
+      {
+        kind: 'subnet',
+        name: 'lan-v4',
+        network: 'lan',
+        cidr: '10.120.0.0/24',
+        gateway: '10.120.0.1',
+        hostRoutes: routes,
+      },
+      { kind: 'port', name: 'printer', network: 'lan', subnets: ['lan-v4'], address: '10.120.0.20', dhcpOptions },
+    ]);
+  const options = (cloud: FakeCloud) =>
+    Object.fromEntries(
+      (cloud.tables['ports']!.find(p => p['name'] === 'printer')!['extra_dhcp_opts'] as Record<string, string>[]).map(
+        o => [o['opt_name'], o['opt_value']],
+      ),
+    );
+
+  it('lead their router into the classless routes, which clients prefer, with the way to metadata kept', async () => {
+    const { cloud, client } = await start();
+    const desired = objects({ router: '10.120.0.2', mtu: '1400' });
+    expect((await applyAll(client, desired)).result.failed).toEqual([]);
+    expect(options(cloud)).toEqual({
+      router: '10.120.0.2',
+      mtu: '1400',
+      'classless-static-route': '{169.254.169.254/32,10.120.0.3, 10.130.0.0/16,10.120.0.9, 0.0.0.0/0,10.120.0.2}',
+    });
+    expect((await applyAll(client, desired)).actions).toEqual([]);
+  });
+
+  it('follow the routes of their subnet', async () => {
+    const { cloud, client } = await start();
+    await applyAll(client, objects({ router: '10.120.0.2' }));
+    const without = objects({ router: '10.120.0.2' }, []);
+    await applyAll(client, without);
+    // The subnet has changed: now the port differs from what follows from it.
+    const { actions } = await applyAll(client, without);
+    expect(actions.map(a => a.object)).toEqual(['port printer']);
+    expect(options(cloud)['classless-static-route']).toBe('{169.254.169.254/32,10.120.0.3, 0.0.0.0/0,10.120.0.2}');
+    expect((await applyAll(client, without)).actions).toEqual([]);
+  });
+
+  it('lose the options that the file does not name any more', async () => {
+    const { cloud, client } = await start();
+    await applyAll(client, objects({ router: '10.120.0.2', mtu: '1400' }));
+    const { actions } = await applyAll(client, objects({ 'ntp-server': '10.120.0.5' }));
+    expect(actions).toMatchObject([{ object: 'port printer', kind: 'update' }]);
+    expect(options(cloud)).toEqual({ 'ntp-server': '10.120.0.5' });
+    expect((await applyAll(client, objects({ 'ntp-server': '10.120.0.5' }))).actions).toEqual([]);
+  });
+
+  it('keep routes that the file names itself', async () => {
+    const { cloud, client } = await start();
+    const own = { router: '10.120.0.2', 'classless-static-route': '{0.0.0.0/0,10.120.0.7}' };
+    await applyAll(client, objects(own));
+    expect(options(cloud)).toEqual(own);
+    expect((await applyAll(client, objects(own))).actions).toEqual([]);
+  });
+});

@@ -226,7 +226,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
 
     if (path === '/identity/v3/auth/tokens') return login(json(), send);
     if (path.startsWith('/horizon')) return horizon(method, path, bytes.toString(), request, response);
-    if (path === '/vnc_auto.html') return send(200, Buffer.from('<title>noVNC</title>'));
+    if (path === '/vnc_lite.html') return send(200, Buffer.from('<title>noVNC</title>'));
     if (path === '/info') return send(200, { swift: {}, slo: {}, s3api: {} });
     if (request.headers.authorization?.startsWith('AWS4-HMAC-SHA256')) return s3(method, path, bytes, send);
 
@@ -483,7 +483,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { volumeAttachment: { device: '/dev/vdb', volumeId } });
     }
     if (sub === 'remote-consoles')
-      return send(200, { remote_console: { url: `${cloud.url}/vnc_auto.html?path=%3Ftoken%3Dconsole-token` } });
+      return send(200, { remote_console: { url: `${cloud.url}/vnc_lite.html?path=%3Ftoken%3Dconsole-token` } });
     if (sub === 'os-instance-actions')
       return send(
         200,
@@ -572,7 +572,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
     if (method === 'GET' && !id) {
       const found = rows.filter(
         r =>
-          matches(r, query, ['name', 'project_id', 'device_id']) &&
+          matches(r, query, ['name', 'project_id', 'device_id', 'network_id', 'id']) &&
           (!query.has('router:external') || r['router:external'] === true),
       );
       return send(200, { [name]: found });
@@ -582,6 +582,17 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       if (name === 'networks') Object.assign(made, { mtu: made['mtu'] ?? 1342, subnets: [] });
       if (name === 'subnets')
         (table('networks').find(n => n['id'] === made['network_id'])!['subnets'] as string[]).push(String(made['id']));
+      if (name === 'subnets' && made['enable_dhcp'])
+        table('ports').push({
+          ...{ id: randomUUID(), name: '', network_id: made['network_id'], device_owner: 'network:distributed' },
+          fixed_ips: [{ subnet_id: made['id'], ip_address: String(made['cidr']).replace(/\d+\/.*/, '3') }],
+        });
+      if (name === 'ports') {
+        const subnet = table('subnets').find(s => s['network_id'] === made['network_id'])!;
+        const address = (made['fixed_ips'] as Row[] | undefined)?.[0]?.['ip_address'];
+        made['fixed_ips'] = [{ subnet_id: subnet['id'], ip_address: address ?? '10.120.0.100' }];
+        made['mac_address'] ??= 'fa:16:3e:00:00:01';
+      }
       if (name === 'security_groups')
         made['security_group_rules'] = [{ id: randomUUID(), direction: 'egress', ethertype: 'IPv4' }];
       if (name === 'floatingips') made['floating_ip_address'] = `10.78.0.${counter++}`;
@@ -606,6 +617,16 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
     if (sub === 'remove_router_interface') {
       tables['ports'] = table('ports').filter(p => p['id'] !== json()['port_id']);
       return send(200, {});
+    }
+    if (method === 'PUT' && name === 'ports') {
+      // Options that are not named stay; null takes one away.
+      const row = rows.find(r => r['id'] === id)!;
+      const options = new Map((row['extra_dhcp_opts'] as Row[]).map(o => [o['opt_name'], o]));
+      for (const o of (json()['port'] as Row)['extra_dhcp_opts'] as Row[])
+        if (o['opt_value'] === null) options.delete(o['opt_name']);
+        else options.set(o['opt_name'], o);
+      row['extra_dhcp_opts'] = [...options.values()];
+      return send(200, { port: row });
     }
     if (method === 'PUT') {
       Object.assign(rows.find(r => r['id'] === id)!, json()[key]);

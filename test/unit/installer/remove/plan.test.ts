@@ -2,9 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { loadRelease } from '../../../../installer/model/releases.js';
 import { hostIs, shortName } from '../../../../installer/remove/names.js';
 import { rowsQuery } from '../../../../installer/remove/observe.js';
-import { stopScript } from '../../../../installer/remove/perform.js';
+import { SECRET_FILES, stopScript } from '../../../../installer/remove/perform.js';
 import { planRemoval, type RemovalContext, type RemovalPlan, unitsOf } from '../../../../installer/remove/plan.js';
 import { leftOver, NO_OVN, NO_RECORDS, type Records, type ServerRecord } from '../../../../installer/remove/records.js';
+import { desired, fourNodes, model, nodeInput } from '../../roles/fixture.js';
 
 const release = loadRelease('debian-12-zed')!;
 const COMPUTE = ['host', 'network-agent', 'hypervisor'];
@@ -147,7 +148,26 @@ describe('the plan', () => {
     const script = stopScript(units, true);
     expect(script).toContain('systemctl disable');
     expect(script).toContain('ovn-controller exit');
-    expect(stopScript(['cinder-volume.service'], false)).not.toContain('ovn');
+    expect(stopScript(['cinder-volume.service'], false)).not.toContain('ovn-controller');
+  });
+
+  it('leaves no file with a secret of the cloud on the node', () => {
+    const pattern = new RegExp(
+      `^(${SECRET_FILES.map(f => f.replaceAll('.', '\\.').replaceAll('*', '[^/]*')).join('|')})$`,
+    );
+    const objects = { enabled: true, replicas: 1, devices: [{ path: '/dev/sdc', fileSize: null }] };
+    const found = new Set<string>();
+    for (const backend of ['ceph', 'lvm'] as const) {
+      const nodes = [...fourNodes(), nodeInput('sto', '10.99.0.30', ['storage'])];
+      const volumes = { backend, devices: [{ path: '/dev/sdb', fileSize: null }] };
+      for (const { node, resource: r } of desired(model(nodes, { objects, volumes })).placed)
+        if (node !== 'ctl' && r.kind === 'file' && r.content.includes('SECRET')) found.add(r.path);
+    }
+    expect([...found]).toContain('/var/lib/nova/.ssh/id_ed25519');
+    expect([...found].filter(path => !pattern.test(path))).toEqual([]);
+    const script = stopScript(['nova-compute.service'], true);
+    expect(script.indexOf('systemctl stop')).toBeLessThan(script.lastIndexOf('forget'));
+    for (const f of SECRET_FILES) expect(script).toContain(` ${f}`);
   });
 });
 

@@ -106,8 +106,13 @@ describe('a cloud as the roles lay it down', () => {
 
   it('looks at scopes where the release is of an age for it', () => {
     const cloud = model();
-    const release = { ...cloud.release, version: '2024.1' } as ReleaseData;
-    const evidence = asLaidDown({ ...cloud, release });
+    const of = (version: string) => asLaidDown({ ...cloud, release: { ...cloud.release, version } as ReleaseData });
+    // What services do by default then is in no file, so nothing is passed unseen.
+    expect(state(of('2024.1'), 'Halligan-RBAC')).toMatchObject({
+      state: 'skipped',
+      message: expect.stringContaining('a default of its own'),
+    });
+    const evidence = of('2024.2');
     expect(state(evidence, 'Halligan-RBAC').state).toBe('passed');
     edit(evidence, 'ctl', '/etc/nova/nova.conf', t => `${t}\n[oslo_policy]\nenforce_scope = false\n`);
     expect(failed(evidence)).toEqual({
@@ -201,8 +206,7 @@ describe('what is spoiled fails, and only that', () => {
     [
       'a broker with a guest',
       e => {
-        node(e, 'ctl').commands['users']!.out =
-          '[{"user":"openstack","tags":[]},{"user":"guest","tags":["administrator"]}]';
+        node(e, 'ctl').commands['users']!.out = '[{"user":"nova","tags":[]},{"user":"guest","tags":["administrator"]}]';
       },
       { 'Halligan-Messaging-Accounts': /the account guest; ctl: guest has the tags administrator/ },
     ],
@@ -242,12 +246,20 @@ describe('what is spoiled fails, and only that', () => {
       'a cache for everybody',
       e => {
         const { commands } = node(e, 'ctl');
-        commands['listeners']!.out = commands['listeners']!.out.replace('10.99.0.11:11211', '0.0.0.0:11211');
+        commands['listeners']!.out = commands['listeners']!.out.replace('127.0.0.1:11211', '0.0.0.0:11211');
       },
       {
         'Halligan-Cache': /memcached listens on 0\.0\.0\.0 port 11211\/tcp/,
-        'Halligan-Listeners': /memcached listens on 0\.0\.0\.0 port 11211\/tcp, not on 10\.99\.0\.11/,
+        'Halligan-Listeners': /memcached listens on 0\.0\.0\.0 port 11211\/tcp, and the cloud needs no such port/,
       },
+    ],
+    [
+      'a cache for the management network',
+      e => {
+        const { commands } = node(e, 'ctl');
+        commands['listeners']!.out = commands['listeners']!.out.replace('127.0.0.1:11211', '10.99.0.11:11211');
+      },
+      { 'Halligan-Cache': /memcached listens on 10\.99\.0\.11 port 11211\/tcp/ },
     ],
     [
       'databases of OVN in clear',
@@ -256,6 +268,13 @@ describe('what is spoiled fails, and only that', () => {
         tls(e, 'ctl', 6641).answer = '{"id":1,"result":[]}';
       },
       { 'Halligan-OVN': /ovn-sb listens on ptcp:6642:0\.0\.0\.0; .*answers a client without a certificate/ },
+    ],
+    [
+      'a northbound database for the management network',
+      e => {
+        node(e, 'ctl').commands['ovn-nb']!.out = 'pssl:6641:10.99.0.11\n';
+      },
+      { 'Halligan-OVN': /ovn-nb listens on pssl:6641:10\.99\.0\.11/ },
     ],
     [
       'Ceph in clear',

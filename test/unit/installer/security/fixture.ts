@@ -110,7 +110,7 @@ function listenersOf(cloud: CloudModel, node: CloudNode): string {
     listening('[::]:22', 'sshd'),
     listening('127.0.0.53%lo:53', 'systemd-resolve'),
     ...probes.map(p => listening(`${p.address}:${p.port}`, p.name)),
-    ...(node.services.includes('cache') ? [listening(`${node.address}:11211`, 'memcached')] : []),
+    ...(node.services.includes('cache') ? [listening('127.0.0.1:11211', 'memcached')] : []),
     ...(node.services.includes('object-store')
       ? [6200, 6201, 6202, 873].map(p => listening(`${node.storageAddress}:${p}`, 'swift'))
       : []),
@@ -123,14 +123,14 @@ function nodeEvidence(cloud: CloudModel, node: CloudNode, placed: readonly Place
     listeners: listenersOf(cloud, node),
     sshd: 'passwordauthentication no\nkbdinteractiveauthentication no\npermitrootlogin without-password\npermitemptypasswords no\n',
     accounts: accounts(cloud),
-    users: '[{"user":"openstack","tags":[]}]',
+    users: JSON.stringify(cloud.services.flatMap(s => (s.messagingUser ? [{ user: s.messagingUser, tags: [] }] : []))),
     broker: JSON.stringify({
       listeners: [
         { protocol: 'amqp/ssl', interface: node.address, port: 5671 },
         { protocol: 'clustering', interface: '127.0.0.1', port: 25_672 },
       ],
     }),
-    'ovn-nb': `pssl:6641:${node.address}\n`,
+    'ovn-nb': 'pssl:6641:127.0.0.1\n',
     'ovn-sb': `pssl:6642:${node.address}\n`,
   };
   return {

@@ -20,7 +20,7 @@ SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-        "LOCATION": ["10.99.0.11:11211"],
+        "LOCATION": ["127.0.0.1:11211"],
     }
 }
 SESSION_TIMEOUT = 3600

@@ -1,0 +1,220 @@
+/** Nodes that are left out, through the whole of the service: real plan, store, journal and walk; nodes that obey at once. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createCloudService } from '../../../../installer/cloud/service.js';
+import { loadRelease } from '../../../../installer/model/releases.js';
+import { command, file } from '../../../../installer/model/resources.js';
+import { openTemplates } from '../../../../installer/model/templates.js';
+import { systemClock } from '../../../../provisioner/core/clock.js';
+import type { HandedNode, RunningCloud } from '../../../../provisioner/core/cloud-host.js';
+import { type ApplyResult, asApplyResult } from '../../../../provisioner/core/cloud-service.js';
+import { createEventFeed } from '../../../../provisioner/core/events.js';
+import type { Executor } from '../../../../provisioner/core/executor/types.js';
+import { createJournal } from '../../../../provisioner/core/journal.js';
+import { silentLog } from '../../../../provisioner/core/log.js';
+import { ProblemError, problem } from '../../../../provisioner/core/problem.js';
+import { createSecretStore } from '../../../../provisioner/core/secrets.js';
+import { openStore, type Store } from '../../../../provisioner/core/store/store.js';
+import { catalogueOf, role, service, settings } from '../model/sample.js';
+
+const CATALOGUE = catalogueOf(
+  [
+    service('identity', {
+      build: ctx => [
+        file({ path: '/etc/hosts', content: ctx.cloud.nodes.map(n => `${n.address} ${n.name}\n`).join('') }),
+        command({ name: 'up', title: 'Start', apply: 'true', provides: ['identity:ready'] }),
+        command({ name: 'map', title: 'Map hypervisors', apply: 'true', needs: ['hypervisor:done'] }),
+      ],
+    }),
+    service('hypervisor', {
+      build: () => [command({ name: 'join', title: 'Join', apply: 'true', needs: ['identity:ready'] })],
+    }),
+  ],
+  [role('controller', ['identity']), role('compute', ['hypervisor'])],
+);
+const NODES = ['ctl', 'cmp', 'cmp2'] as const;
+type Name = (typeof NODES)[number];
+
+const factsOf = (name: string, last: number, ahead: number) => `@hostname ${name}
+@os debian 12
+@kernel 6.1.0 x86_64
+@cpus 2
+@memory 16000
+@kvm yes
+@module openvswitch
+@free 50000
+@links [{"ifname":"eth0","address":"52:54:00:00:00:0${last}","mtu":1500,"flags":["UP"],"addr_info":[{"family":"inet","local":"127.0.0.${last}","prefixlen":24}]},{"ifname":"eth1","mtu":1500}]
+@routes []
+@disks {}
+@begin ${Date.now() + ahead}
+@end ${Date.now() + ahead}
+`;
+
+let dir: string;
+let store: Store;
+let cloud: RunningCloud;
+let dead: Set<Name>;
+let ahead: Map<Name, number>;
+const states = new Map<string, string>();
+const touched = new Set<string>();
+
+/** Nodes whose programs all succeed; some are dead, some have a clock that is off. */
+const executor = (): Executor => {
+  const nameOf = (address: string) => NODES[Number(address.split('.')[3]) - 1]!;
+  const reach = (address: string): Name => {
+    const name = nameOf(address);
+    if (dead.has(name))
+      throw new ProblemError(problem('ssh-failed', `root@${address} could not be reached by SSH: no route to host.`));
+    return name;
+  };
+  return {
+    publicKey: '',
+    async run(target, _command, options) {
+      const name = reach(target.address);
+      const program = String(options?.stdin ?? '');
+      const stdout = program.includes('@hostname')
+        ? factsOf(name, NODES.indexOf(name) + 1, ahead.get(name) ?? 0)
+        : program.includes('echo @end')
+          ? '@end\n'
+          : '';
+      return { code: 0, stdout, stderr: '' };
+    },
+    write: async () => {},
+    async detached(target, job, onLine) {
+      touched.add(reach(target.address));
+      const steps = [...job.script.matchAll(/^echo '@@halligan begin (\d+)'$/gm)].map(m => m[1]);
+      for (const n of steps) for (const line of [`begin ${n}`, `ok ${n} 1`]) onLine(`@@halligan ${line}`, 0);
+      return { kind: 'exited', code: 0, tail: '' };
+    },
+    stop: async () => {},
+    close: async () => {},
+  };
+};
+
+const start = () => {
+  const release = loadRelease('debian-12-zed')!;
+  const nodes: HandedNode[] = NODES.map((name, i) => ({
+    id: `id-${name}`,
+    name,
+    roles: [name === 'ctl' ? 'controller' : 'compute'],
+    target: { address: `127.0.0.${i + 1}`, user: 'root', hostKey: 'ssh-ed25519 AAAA' },
+    unreachableBecause: null,
+    rolesSetIn: null,
+  }));
+  cloud = createCloudService({
+    siteName: 'berlin',
+    domain: 'cloud',
+    settings: settings({ volumes: { backend: 'none', devices: [] }, dashboard: false }),
+    dataDir: dir,
+    nodes: () => nodes,
+    node: name => nodes.find(n => n.name === name) ?? null,
+    setRoles: async () => {},
+    onNode: async (name, state) => void states.set(name, state),
+    executor: executor(),
+    journal: createJournal(store, systemClock),
+    events: createEventFeed(store.db, systemClock),
+    secrets: createSecretStore(store.db, Buffer.alloc(32, 7), systemClock, {}),
+    clock: systemClock,
+    log: silentLog,
+    imageFile: async () => '',
+    packageSources: () => null,
+    catalogue: CATALOGUE,
+    release,
+    templates: openTemplates(dir),
+    machines: { plan: async () => null, prepare: async () => {} },
+  });
+};
+beforeEach(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'halligan-held-'));
+  store = await openStore(':memory:');
+  dead = new Set();
+  ahead = new Map();
+  states.clear();
+  touched.clear();
+  start();
+});
+afterEach(async () => {
+  await cloud.close();
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+/** What is behind APIs is no part of it: there are none. */
+const apply = async (nodes: readonly Name[] = NODES): Promise<ApplyResult> => {
+  const { runId } = await cloud.apply({ confirmed: [], nodes });
+  const journal = createJournal(store, systemClock);
+  for (;;) {
+    const run = await journal.get(runId);
+    if (run && run.state !== 'running') return asApplyResult(run.result)!;
+    await new Promise(r => setTimeout(r, 20));
+  }
+};
+const ids = (list: readonly { id: string }[]) => list.map(f => f.id).sort();
+
+describe('a node whose clock is off', () => {
+  it('is left out with what waits for it; the others are laid down', async () => {
+    ahead.set('cmp2', 3_600_000);
+    const result = await apply();
+    expect(result.failed.map(f => `${f.node} ${f.problem.code}: ${f.problem.message}`)).toEqual([
+      'cmp2 cloud-node-held: cmp2: Its clock is 60 min ahead. Tokens and certificates would not be valid there.',
+    ]);
+    expect(ids(result.blocked)).toEqual(['cmp2/hypervisor/command:join', 'ctl/identity/command:map']);
+    expect(result.done).toBe(3);
+    expect([...touched].sort()).toEqual(['cmp', 'ctl']);
+    expect(Object.fromEntries(states)).toEqual({ ctl: 'failed', cmp: 'ready', cmp2: 'failed' });
+    ahead.clear();
+    expect(await apply()).toMatchObject({ failed: [], blocked: [] });
+    expect(states.get('cmp2')).toBe('ready');
+  });
+
+  it('does not make a run of others fail that leaves it out', async () => {
+    ahead.set('cmp2', 3_600_000);
+    const result = await apply(['cmp']);
+    expect(result).toMatchObject({ done: 3, failed: [], blocked: [] });
+    expect(states.get('cmp2')).toBeUndefined();
+  });
+
+  it('is refused when there is no other', async () => {
+    for (const [i, name] of NODES.entries()) ahead.set(name, 3_600_000 * (i + 1));
+    await expect(apply()).rejects.toThrow(/^ctl: Its clock is 60 min ahead\..*\ncmp: Its clock is 120 min ahead/);
+  });
+});
+
+describe('a node that does not answer', () => {
+  it('is left out, and the others keep it in their configuration, once it was seen', async () => {
+    await cloud.plan({});
+    dead.add('cmp2');
+    await cloud.close();
+    start();
+    const plan = await cloud.plan({});
+    expect(plan.problems.filter(p => p.severity !== 'warn')).toEqual([
+      {
+        severity: 'hold',
+        node: 'cmp2',
+        message: 'It cannot be looked at: root@127.0.0.3 could not be reached by SSH: no route to host.',
+        hint: expect.any(String),
+      },
+    ]);
+    expect(plan.actions.find(a => a.id === 'ctl/identity/file:/etc/hosts')?.diff).toContain('+127.0.0.3 cmp2');
+    const result = await apply();
+    expect(result.failed.map(f => `${f.node} ${f.problem.code}`)).toEqual(['cmp2 cloud-node-held']);
+    // Whether it was mapped is not known, and waiting for it would take its time-out.
+    expect(ids(result.blocked)).toEqual(['ctl/identity/command:map']);
+    expect(result.done).toBe(3);
+  });
+
+  it('is refused when it was never seen: the others would forget it', async () => {
+    dead.add('cmp2');
+    await expect(apply()).rejects.toThrow(/^cmp2: It cannot be looked at: /);
+    expect([...touched]).toEqual([]);
+  });
+
+  it('is refused when the cloud is run from it', async () => {
+    await cloud.plan({});
+    dead.add('ctl');
+    await expect(apply()).rejects.toThrow(/^ctl: It cannot be looked at: /);
+    expect([...touched]).toEqual([]);
+  });
+});
