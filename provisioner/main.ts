@@ -42,7 +42,7 @@ const labDirOf = (name: string) => join('/var/lib/halligan/lab', name);
 function usualCloud(): CloudSettings {
   const devices = [{ path: '/dev/sdb' }];
   const text = stringify({
-    version: 1,
+    version: 2,
     name: 'usual',
     networks: [{ name: 'boot', cidr: '192.0.2.0/24', pool: { from: '192.0.2.200', to: '192.0.2.210' } }],
     cloud: { volumes: { devices }, objects: { devices } },

@@ -46,9 +46,11 @@ import { createTokens } from './node/tokens.js';
 import type { Node } from './node/types.js';
 import { startPackages } from './packages/start.js';
 import { createPower } from './power/power.js';
+import { startAutoClaim } from './profile/auto-claim.js';
 import { cloudSettings } from './site/cloud.js';
 import type { LoadedSite } from './site/load.js';
 import type { Site } from './site/schema.js';
+import { sayPlace } from './site/source.js';
 import { loaderRoute } from './tftp/routes.js';
 import { startTftp } from './tftp/server.js';
 
@@ -205,7 +207,7 @@ export async function startServer({
           .split(/[.[\]]+/)
           .filter(Boolean)
           .map(p => (/^\d+$/.test(p) ? Number(p) : p));
-        return `${loaded.path}, line ${loaded.lineOf(path)}`;
+        return sayPlace(loaded.placeOf(path));
       },
       nodes,
       journal,
@@ -281,9 +283,7 @@ export async function startServer({
           );
     const rolesSetIn = (node: Node): string | null => {
       const index = node.source === 'site' ? site.nodes.findIndex(n => n.name === node.name) : -1;
-      return (site.nodes[index]?.roles.length ?? 0) > 0
-        ? `${loaded.path}, line ${loaded.lineOf(['nodes', index, 'roles'])}`
-        : null;
+      return (site.nodes[index]?.roles.length ?? 0) > 0 ? sayPlace(loaded.placeOf(['nodes', index, 'roles'])) : null;
     };
     const cloud: RunningCloud | null =
       settings === null
@@ -412,6 +412,7 @@ export async function startServer({
     );
     starts('dns', ownAddresses.map(a => `${a}:53`).join(', '));
 
+    opened('claims by profile', startAutoClaim({ site, nodes, events, log }), a => a.close());
     await cloud?.resume();
     const trimming = setInterval(() => {
       events.trim(EVENTS_KEPT).catch(error => log.error({ error: String(error) }, 'trimming the event feed failed'));

@@ -8,6 +8,7 @@ import { asProblem, fail, type Problem, ProblemError } from '../core/problem.js'
 import { fieldName } from '../core/schema/explain.js';
 import type { NodeView } from '../node/service.js';
 import type { PowerState } from '../power/types.js';
+import { matchProfiles } from '../profile/match.js';
 import { checkBmc } from '../site/check.js';
 import { exportSite } from '../site/export.js';
 import { loadSite } from '../site/load.js';
@@ -523,6 +524,25 @@ export function addRoutes(api: Api, options: RouteOptions): void {
     },
     async (_request, reply) =>
       reply.type('application/yaml; charset=utf-8').send(exportSite(services.site.site, await nodes.list())),
+  );
+  api.get(
+    '/site/match',
+    {
+      schema: {
+        tags: ['site'],
+        summary: 'Which node matches which profile, what it becomes, and why not',
+        response: answers(
+          200,
+          Type.Object({ matches: Type.Array(S.NodeMatchSchema) }),
+          'One entry per node, by name; nothing is changed',
+        ),
+      },
+    },
+    async () => ({
+      matches: matchProfiles(services.site.site, await nodes.list()).sort((a, b) =>
+        a.node.localeCompare(b.node, 'en', { numeric: true }),
+      ),
+    }),
   );
   api.post(
     '/site/check',

@@ -62,6 +62,7 @@ export const NodeViewSchema = Type.Object(
         bmc: nullable(BmcSchema),
         roles: Type.Array(Type.String()),
         install: Type.Record(Type.String(), Type.Unknown()),
+        rack: Type.Optional(nullable(Type.Object({ name: Type.String(), unit: nullable(Type.Number()) }))),
       },
       { description: 'What the operator said.' },
     ),
@@ -72,6 +73,21 @@ export const NodeViewSchema = Type.Object(
         lastSeenMs: nullable(Type.Number()),
         runId: nullable(Type.String()),
         attempt: Type.Number(),
+        profile: Type.Optional(
+          nullable(
+            Type.Object(
+              {
+                name: Type.String(),
+                number: Type.Number(),
+                gave: Type.Object({
+                  roles: Type.Array(Type.String()),
+                  install: Type.Record(Type.String(), Type.Unknown()),
+                }),
+              },
+              { description: 'The profile that it was last claimed with, its number in it, and what it gave.' },
+            ),
+          ),
+        ),
         warnings: Type.Array(Type.String()),
       },
       { description: 'What was seen.' },
@@ -83,6 +99,44 @@ export const NodeViewSchema = Type.Object(
     actions: Type.Array(Action, { description: 'What is possible now.' }),
   },
   { description: 'A node: what was said (spec) and what was seen (status).' },
+);
+
+const RackPosition = Type.Object({ name: Type.String(), unit: nullable(Type.Number()) });
+
+export const NodeMatchSchema = Type.Object(
+  {
+    nodeId: Type.String(),
+    node: Type.String({ description: 'As it is called now.' }),
+    kind: Type.Enum(['matched', 'ambiguous', 'none', 'held', 'named', 'taken', 'uninspected'], {
+      description:
+        'matched: one profile is left; ambiguous: several are; none: none is; held: claimed with a profile; named: by the site file; taken: claimed without a profile; uninspected: no inventory yet.',
+    }),
+    profile: nullable(Type.String()),
+    sentence: Type.String({ description: 'Why.' }),
+    rejected: Type.Array(
+      Type.Object({ profile: Type.String(), reasons: Type.Array(Type.String(), { description: 'Why not.' }) }),
+    ),
+    becomes: nullable(
+      Type.Object(
+        {
+          name: Type.String(),
+          number: Type.Number({ description: 'Within the profile, from 1.' }),
+          roles: Type.Array(Type.String()),
+          install: Type.Record(Type.String(), Type.Unknown()),
+          bmc: nullable(BmcSchema),
+          rack: nullable(RackPosition),
+        },
+        { description: 'What a claim makes of it; null where it cannot be had.' },
+      ),
+    ),
+    claim: nullable(
+      Type.Object({
+        automatic: Type.Boolean({ description: 'The server claims it by itself.' }),
+        sentence: Type.String(),
+      }),
+    ),
+  },
+  { description: 'What the profiles of the site make of a node.' },
 );
 
 export const NodeAdditionSchema = Type.Object(
@@ -124,6 +178,9 @@ export const ActionParamsSchema = Type.Object(
       Type.Enum(['quick', 'full'], { description: 'release: erase signatures only, or everything.' }),
     ),
     name: Type.Optional(NodeSchema.properties.name),
+    profile: Type.Optional(
+      Type.Boolean({ description: 'claim: false leaves out what would follow from its hardware profile.' }),
+    ),
   },
   closed,
 );

@@ -12,7 +12,7 @@ import { EXIT, fail, type Problem, ProblemError } from '../core/problem.js';
 import type { TraceEntry } from '../core/trace.js';
 import type { ImageManifest } from '../image/types.js';
 import { cloudSettings } from '../site/cloud.js';
-import { loadSite } from '../site/load.js';
+import { readSite } from '../site/files.js';
 import { parseSse } from './client.js';
 import { addCloudCommands } from './cloud.js';
 import {
@@ -22,8 +22,6 @@ import {
   explainFailure,
   parseCount,
   parseDuration,
-  readSite,
-  readSiteText,
   usage,
   watch,
   withFormat,
@@ -31,6 +29,7 @@ import {
 import type { CliDeps, LabReport } from './deps.js';
 import { addNodeCommands } from './node.js';
 import { age, plain, render, time } from './output.js';
+import { addSiteCommands } from './site.js';
 
 export type { CliDeps } from './deps.js';
 
@@ -63,7 +62,7 @@ export function buildCli(deps: CliDeps): Command {
   addImages(program, deps);
   addEvents(program, deps);
   addRuns(program, deps);
-  addSite(program, deps);
+  addSiteCommands(program, deps);
   addLab(program, deps);
   addOperations(program, deps);
   // Sub-commands made above inherit neither by themselves.
@@ -432,47 +431,6 @@ function addRuns(program: Command, deps: CliDeps): void {
       });
     }),
   );
-}
-
-function addSite(program: Command, deps: CliDeps): void {
-  const site = program.command('site').description('the site file');
-  withFormat(
-    site
-      .command('check')
-      .argument('[file]', 'the site file')
-      .description('check a site file: every fault with its line (no server needed)'),
-  )
-    .option('--site <file>', 'the site file')
-    .action(
-      command(deps, async (context, file: string | undefined, options: { site?: string }) => {
-        const path = file ?? options.site ?? '/etc/halligan/site.yaml';
-        const text = readSiteText(path);
-        const loaded = loadSite(text, path);
-        const faults = Array.isArray(loaded) ? loaded : [];
-        if (context.format === 'json' || context.format === 'yaml')
-          context.print(faults, { columns: [], name: f => f.message, value: { ok: faults.length === 0, faults } });
-        else for (const f of faults) deps.stderr.write(`${plain(f.message)}\n`);
-        if (Array.isArray(loaded)) {
-          context.note(`${faults.length} ${faults.length === 1 ? 'fault' : 'faults'}.`);
-          return EXIT.usage;
-        }
-        const { networks, nodes } = loaded.site;
-        const count = (n: number, noun: string) => `${n} ${noun}${n === 1 ? '' : 's'}`;
-        if (context.format === 'table' || context.format === 'wide')
-          context.out(
-            `${path} is good: site ${loaded.site.name}, ${count(networks.length, 'network')}, ${count(nodes.length, 'node')}.\n`,
-          );
-        return EXIT.ok;
-      }),
-    );
-  site
-    .command('export')
-    .description('print the whole site, with what was changed by API, as a site file')
-    .action(
-      command(deps, async context => {
-        for await (const chunk of await context.api().stream('/site/export')) deps.stdout.write(chunk);
-      }),
-    );
 }
 
 function printLab(context: Context, report: LabReport): void {

@@ -1,12 +1,11 @@
 /** What all commands share: options, the client, printing, asking, waiting, and how a command ends. */
 
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { type Command, InvalidArgumentError } from 'commander';
 import { sleep } from '../core/clock.js';
 import { asProblem, EXIT, type ExitCode, fail, PROBLEMS, type Problem, ProblemError } from '../core/problem.js';
-import { type LoadedSite, loadSiteOrThrow } from '../site/load.js';
+import { readSite } from '../site/files.js';
 import type { ApiClient } from './client.js';
 import type { CliDeps } from './deps.js';
 import { type Column, durationMs, FORMATS, type Format, plain, render } from './output.js';
@@ -207,21 +206,6 @@ export async function watch(context: Context, draw: () => Promise<string>): Prom
     await sleep(WATCH_MS, deps.signal);
   }
 }
-
-/** The text of a site file. @throws ProblemError site-invalid when it cannot be read */
-export function readSiteText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    return fail('site-invalid', `${path}: ${code === 'ENOENT' ? 'there is no such file' : (error as Error).message}.`, {
-      hint: 'Name the file; docs/example-site.yaml is one to start from.',
-    });
-  }
-}
-
-/** Reads and checks a site file. @throws ProblemError site-invalid */
-export const readSite = (path: string): LoadedSite => loadSiteOrThrow(readSiteText(path), path);
 
 /** Where the data is, for commands that work without a server. */
 export const dataDirOf = (options: { site?: string; dataDir?: string }): string =>

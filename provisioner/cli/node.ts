@@ -20,7 +20,7 @@ import {
   withFormat,
 } from './context.js';
 import type { CliDeps } from './deps.js';
-import { age, type Colour, type Column, gibibytes, gigabytes, render, sheet, time } from './output.js';
+import { age, type Colour, type Column, gibibytes, gigabytes, rackText, render, sheet, time } from './output.js';
 
 const POLL_MS = 1000;
 const POWER = ['status', 'on', 'off', 'cycle'] as const;
@@ -205,7 +205,11 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
       .action(
         command(deps, (context, selectors: string[], options: ActionOptions) => act(context, name, selectors, options)),
       );
-  action('claim', 'take available nodes for this site', c => c.option('--name <name>', 'name of the node from now on'));
+  action('claim', 'take available nodes for this site', c =>
+    c
+      .option('--name <name>', 'name of the node from now on')
+      .option('--no-profile', 'without what would follow from its hardware profile'),
+  );
   action('unclaim', 'give claimed nodes back');
   action('inspect', 'read the hardware again');
   action('install', 'install the operating system', c =>
@@ -309,7 +313,10 @@ async function act(
   const api = context.api();
   const wanted = [...new Set(selectors)];
   if (options.name !== undefined && wanted.length > 1) usage('--name is for one node at a time.');
-  const params: ActionParams = pick(options, 'image', 'wipe', 'layout', 'erase', 'name');
+  const params: ActionParams = {
+    ...pick(options, 'image', 'wipe', 'layout', 'erase', 'name'),
+    ...(options.profile === false ? { profile: false } : {}),
+  };
 
   // Looked up before anything is done, so that a misspelt name stops the command before it half happened.
   const before = new Map<string, NodeView>();
@@ -484,6 +491,8 @@ function describeNode(n: NodeView, nowMs: number): string {
     ['Power', n.status.power?.state],
     ['BMC', n.spec.bmc ? `${n.spec.bmc.driver} ${n.spec.bmc.address ?? ''}`.trim() : null],
     ['Roles', n.spec.roles.join(', ')],
+    ['Profile', n.status.profile ? `${n.status.profile.name}, number ${n.status.profile.number}` : null],
+    ['Rack', rackText(n.spec.rack)],
     ['Image', n.status.os?.image],
     ['SSH', n.status.os ? `${n.status.os.login}@${n.status.os.address}` : null],
     ['Source', n.source],

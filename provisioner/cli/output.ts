@@ -126,3 +126,7 @@ export function durationMs(text: string): number | null {
   const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? 's']!;
   return Number(match[1]) * unit;
 }
+
+/** `r1 U12` */
+export const rackText = (rack: { name: string; unit: number | null } | null | undefined): string | null =>
+  rack ? `${rack.name}${rack.unit === null ? '' : ` U${rack.unit}`}` : null;

@@ -47,7 +47,7 @@ function unfit(disk: InventoryDisk, hints: DiskHints, demand: DiskDemand): strin
 const owned = (disk: InventoryDisk, nodeId: string) => disk.ownedBy?.nodeId === ownerTag(nodeId);
 
 /** What foreign data a disk carries, as the end of a sentence; null for a blank disk or one of this node's own. */
-function foreign(disk: InventoryDisk, nodeId: string): string | null {
+export function foreignData(disk: InventoryDisk, nodeId: string): string | null {
   if (owned(disk, nodeId)) return null;
   if (disk.ownedBy) return `belongs to the node ${disk.ownedBy.nodeId} of Halligan`;
   if (disk.signatures.length === 0) return null;
@@ -71,7 +71,7 @@ export function chooseDisks(
     fitting: disks.filter(disk => unfit(disk, hints, demand) === null),
   }));
   const rank = (disk: InventoryDisk) =>
-    owned(disk, demand.nodeId) ? 0 : foreign(disk, demand.nodeId) === null ? 1 : 2;
+    owned(disk, demand.nodeId) ? 0 : foreignData(disk, demand.nodeId) === null ? 1 : 2;
   const order = (a: InventoryDisk, b: InventoryDisk) =>
     rank(a) - rank(b) ||
     a.sizeBytes - b.sizeBytes ||
@@ -96,10 +96,10 @@ export function chooseDisks(
         { detail: { disks: leftOut } },
       );
     }
-    const usable = free.filter(disk => demand.wipe || foreign(disk, demand.nodeId) === null).sort(order);
+    const usable = free.filter(disk => demand.wipe || foreignData(disk, demand.nodeId) === null).sort(order);
     const best = usable[0];
     if (best === undefined) {
-      const leftOut = free.map(disk => ({ path: disk.path, reason: foreign(disk, demand.nodeId) ?? '' }));
+      const leftOut = free.map(disk => ({ path: disk.path, reason: foreignData(disk, demand.nodeId) ?? '' }));
       return problem('disk-foreign', `Disk${which} would be overwritten: ${sentence(leftOut)}.`, {
         detail: { disks: leftOut },
       });

@@ -6,7 +6,7 @@ import type { Lab } from './types.js';
 /** The text of a `site.yaml` that serves this lab from inside its namespace. */
 export function labSite(lab: Lab): string {
   const site = {
-    version: 1,
+    version: 2,
     name: lab.name,
     data_dir: lab.dataDir,
     api: { port: 7480 },

@@ -30,6 +30,7 @@ ${WORKING_STATES.map(s => `| ${s}-failed | failure | ${stateLabel(`${s}-failed`)
 
 Every working state has a deadline (\`deadlines\` of the site file); when it passes, the node goes to the state's failure
 state with the sentence of what it was waiting for. \`maintenance\`, \`unreachable\` and \`overdue\` are flags beside the state.
+A [profile](profiles.md) with \`auto_claim\` orders \`claim\` itself, for a node that comes from its inspection.
 
 | event | ordered by | from | to |
 |---|---|---|---|

@@ -168,7 +168,12 @@ export function createMachines(deps: MachinesDeps): Machines {
             `${name} is ${stateLabel(node.state).toLowerCase()}; it was taken out of the plan's hands.`,
           );
         if (order !== undefined) {
-          await service.act(name, order, order === 'install' && wipe ? { wipe } : {});
+          // A plan goes by the name and the layout that it has shown: no profile comes in between.
+          await service.act(
+            name,
+            order,
+            order === 'install' && wipe ? { wipe } : order === 'claim' ? { profile: false } : {},
+          );
           ordered = true;
         } else {
           // On its way by somebody's order: its end is ours, too.

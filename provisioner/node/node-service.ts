@@ -6,6 +6,7 @@ import { fail, problem } from '../core/problem.js';
 import type { BootTrace } from '../core/trace.js';
 import type { Inventory } from '../inventory/types.js';
 import type { Power } from '../power/types.js';
+import { type ClaimChange, claimChange, matchProfiles, ownSpec } from '../profile/match.js';
 import type { Site } from '../site/schema.js';
 import { networkOf } from './addresses.js';
 import type { JobMaker } from './context.js';
@@ -159,10 +160,22 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       if (action === 'install') status.diskReady = false;
       if (action === 'rescue' && node.state !== 'rescuing-failed')
         status.rescueFrom = isFailure(node.state) ? 'claimed' : node.state;
-      const change: NodeChange = { status };
-      if (params.name !== undefined && action === 'claim') change.name = params.name;
+      const given: NodeChange = { status };
+      if (params.name !== undefined && action === 'claim') given.name = params.name;
+      let because = '';
+      const change = (now: Node): NodeChange => {
+        const profiled = action === 'claim' && params.profile !== false ? byProfile(now) : null;
+        because = profiled?.sentence ?? '';
+        const spec = action === 'unclaim' ? ownSpec(now) : profiled?.change.spec;
+        return {
+          ...profiled?.change,
+          ...given,
+          ...(spec ? { spec } : {}),
+          status: { ...status, ...profiled?.change.status },
+        };
+      };
       const moved = await nodes
-        .transition(node.id, action, `Ordered by an operator${describe(params)}.`, change)
+        .transition(node.id, action, () => `Ordered by an operator${describe(params)}.${because}`, change)
         .catch(async error => {
           // Somebody else was faster: the run that was begun for it has no work.
           if (WITH_RUN.has(action) && status.runId) await journal.end(status.runId, 'aborted', null);
@@ -231,6 +244,14 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
     },
     trace: (mac, limit) => trace.read(mac, limit),
   };
+
+  /** What follows from the node's profile when a person claims it; nothing when none or several fit. */
+  function byProfile(node: Node): { change: ClaimChange; sentence: string } | null {
+    if (site.profiles.length === 0) return null;
+    const match = matchProfiles(site, nodes.all()).find(m => m.nodeId === node.id);
+    const change = match && claimChange(node, match);
+    return change ? { change, sentence: ` ${match.sentence}` } : null;
+  }
 
   async function checkInstall(node: Node, params: ActionParams): Promise<void> {
     if (!node.status.inventory) return;

@@ -8,7 +8,7 @@ import type { Db, Store } from '../core/store/store.js';
 import { isFailure, isWorking, type NodeEvent, type NodeState, stateLabel, transition } from './lifecycle.js';
 import type { Node, NodeSpec, NodeStatus } from './types.js';
 
-export const emptySpec = (): NodeSpec => ({ address: null, bmc: null, roles: [], install: {} });
+export const emptySpec = (): NodeSpec => ({ address: null, bmc: null, roles: [], install: {}, rack: null });
 
 export const emptyStatus = (): NodeStatus => ({
   inventory: null,
@@ -25,6 +25,7 @@ export const emptyStatus = (): NodeStatus => ({
   milestone: null,
   rescueFrom: null,
   platform: null,
+  profile: null,
   warnings: [],
 });
 
@@ -76,8 +77,15 @@ export interface NodeRepository {
   /**
    * Applies an event of the lifecycle. Only the state loop and the operator's intents call it.
    * Throws not-allowed-now when the table has no such transition.
+   * @param reason as a function it is asked after `change`
+   * @param change as a function it sees all nodes as they are at that moment, and may throw to stop the transition
    */
-  transition(id: string, event: NodeEvent, reason: string, change?: NodeChange): Promise<Node>;
+  transition(
+    id: string,
+    event: NodeEvent,
+    reason: string | (() => string),
+    change?: NodeChange | ((node: Node) => NodeChange),
+  ): Promise<Node>;
   /** To the failure state of the present working state, with the problem. */
   failWorking(id: string, problem: Problem): Promise<Node>;
   remove(id: string): Promise<void>;
@@ -314,13 +322,14 @@ export async function openNodeRepository(
         if (other) publish({ ...other, macs: other.macs.filter(m => m !== address) });
         publish({ ...node, macs: [...node.macs, address] });
       }),
-    transition: (id, event, reason, change = {}) =>
+    transition: (id, event, reason, given = {}) =>
       serial(async () => {
         const node = known(id);
         const result = transition(node.state, event, node.status.rescueFrom ?? undefined);
         if (!result.ok) return fail('not-allowed-now', `${node.name}: ${result.sentence}`);
+        const change = typeof given === 'function' ? given(node) : given;
         if (change.name !== undefined) nameFree(change.name, id);
-        return moveTo(changed(node, change), result.to, event, reason, null);
+        return moveTo(changed(node, change), result.to, event, typeof reason === 'function' ? reason() : reason, null);
       }),
     failWorking: (id, problem) =>
       serial(async () => {

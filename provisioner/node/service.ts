@@ -38,6 +38,8 @@ export interface ActionParams {
   erase?: 'quick' | 'full';
   /** claim: new name. */
   name?: string;
+  /** claim: false leaves out what would follow from its hardware profile. */
+  profile?: boolean;
 }
 
 /** What `node why` answers: state, reasons, history and the newest lines of trace and journal. */

@@ -10,6 +10,7 @@ const specOf = (entry: SiteNode): Partial<NodeSpec> => ({
   ...(entry.bmc === undefined ? {} : { bmc: entry.bmc }),
   ...(entry.roles.length === 0 ? {} : { roles: [...entry.roles] }),
   ...(entry.install === undefined ? {} : { install: entry.install }),
+  ...(entry.rack ? { rack: { name: entry.rack.name, unit: entry.rack.unit ?? null } } : {}),
 });
 
 /** The node that an entry of the site file means: same MAC, else same UUID, else same name. */

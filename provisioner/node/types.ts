@@ -11,6 +11,8 @@ export interface NodeSpec {
   bmc: Bmc | null;
   roles: string[];
   install: Partial<InstallConfig>;
+  /** Where it stands; by the operator's word or by the switch that it sees. */
+  rack?: { name: string; unit: number | null } | null;
 }
 
 /** One life of the RAM environment on the node, from its call home to its end. */
@@ -58,6 +60,15 @@ export interface NodeStatus {
   /** Where a rescue returns to. */
   rescueFrom: NodeState | null;
   platform: 'bios' | 'uefi' | null;
+  /**
+   * The profile that it was last claimed with, its number in it, and what it gave: the rest of the spec is the operator's.
+   * Kept after a release, so that name and number stay.
+   */
+  profile?: {
+    name: string;
+    number: number;
+    gave: { roles: readonly string[]; install: Partial<InstallConfig> };
+  } | null;
   warnings: string[];
 }
 

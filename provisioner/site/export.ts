@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { stringify } from 'yaml';
 import type { Node } from '../node/types.js';
+import { escapeVariables } from './migrate.js';
 import { NodeSchema, type Site, type SiteNode, SiteSchema } from './schema.js';
 
 /**
@@ -20,6 +21,9 @@ export function siteNode(node: Node): SiteNode {
     serial: node.serial ?? undefined,
     address: spec.address ?? undefined,
     bmc: spec.bmc ?? undefined,
+    rack: spec.rack
+      ? { name: spec.rack.name, ...(spec.rack.unit === null ? {} : { unit: spec.rack.unit }) }
+      : undefined,
     roles: [...spec.roles],
     install: Object.keys(spec.install).length > 0 ? spec.install : undefined,
   };
@@ -45,8 +49,16 @@ export function exportSite(site: Site, nodes: readonly Node[]): string {
     };
   });
   for (const node of nodes) if (!named.has(node.name) && belongs(node)) all.push(siteNode(node));
-  const whole = prune({ ...site, nodes: all.map(n => prune(n, NodeSchema)) }, SiteSchema);
+  const whole = escaped(prune({ ...site, nodes: all.map(n => prune(n, NodeSchema)) }, SiteSchema));
   return stringify(whole, { lineWidth: 120, aliasDuplicateObjects: false, compat: 'yaml-1.1' });
+}
+
+/** Variables are filled in: what looks like one now is meant as it stands. */
+function escaped(value: unknown): unknown {
+  if (typeof value === 'string') return escapeVariables(value);
+  if (Array.isArray(value)) return value.map(escaped);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, escaped(v)]));
 }
 
 interface Shape {

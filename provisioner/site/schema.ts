@@ -1,5 +1,5 @@
 /**
- * The schema of `site.yaml`, version 1. Every field has a reason (`description`), a default where one makes sense, and
+ * The schema of `site.yaml`, version 2. Every field has a reason (`description`), a default where one makes sense, and
  * an example. JSON Schema, so that the same text checks the file, documents it and draws forms.
  *
  * Two words stand beside JSON Schema's own: `expects` ends the sentence "expected …" where a pattern would tell a person
@@ -9,6 +9,8 @@ import { type Static, Type } from 'typebox';
 import { ROLE_NAMES } from '../core/cloud-settings.js';
 import { CloudSchema, PackagesSchema, RoleName } from './cloud-schema.js';
 import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
+import { SITE_VERSION } from './migrate.js';
+import { networkLayoutsField, profilesField, racksField } from './profile-schema.js';
 
 export const NetworkSchema = object(
   {
@@ -161,6 +163,11 @@ export const DiskLayoutSchema = object(
   'How the disks are laid out; plain on the smallest disk when left out.',
 );
 
+const NamedDiskLayoutSchema = object(
+  { name: hostName('Name of the layout.', 'mirrored'), ...DiskLayoutSchema.properties },
+  'A disk layout that profiles name.',
+);
+
 export const InterfaceSchema = object(
   {
     name: Type.String({
@@ -259,6 +266,17 @@ export const NodeSchema = object(
     serial: Type.Optional(text('Serial number of the machine, to recognise it by.', 'B5TVN1J')),
     address: Type.Optional(ipv4('Reserved address, outside the pool; chosen by us when left out.', '10.99.0.7')),
     bmc: Type.Optional(BmcSchema),
+    rack: Type.Optional(
+      object(
+        {
+          name: text('Name of the rack.', 'r1', 63),
+          unit: Type.Optional(
+            Type.Integer({ minimum: 1, maximum: 60, examples: [12], description: 'Its lowest rack unit.' }),
+          ),
+        },
+        'Where the machine stands.',
+      ),
+    ),
     roles: Type.Array(RoleName, {
       maxItems: 32,
       default: [],
@@ -272,7 +290,36 @@ export const NodeSchema = object(
 
 export const SiteSchema = object(
   {
-    version: Type.Literal(1, { examples: [1], description: 'Version of this file format.' }),
+    version: Type.Literal(SITE_VERSION, {
+      expects: `a version that this Halligan reads (1 to ${SITE_VERSION})`,
+      examples: [SITE_VERSION],
+      description:
+        'Version of this file format. Older ones are read, too; `halligan site migrate` brings them up to it.',
+    }),
+    include: Type.Optional(
+      Type.Array(
+        text('A file, relative to the one that includes it and below the folder of the site file.', 'r1.yaml'),
+        {
+          maxItems: 256,
+          examples: [['racks/r1.yaml']],
+          description:
+            'More files with parts of the site: lists and mappings are joined, any other value may stand only once.',
+        },
+      ),
+    ),
+    vars: Type.Optional(
+      Type.Record(
+        Type.String(),
+        Type.Unsafe<string | number | boolean>({
+          type: ['string', 'number', 'boolean'],
+          expects: 'text, a number, or true or false',
+        }),
+        {
+          examples: [{ bmc_user: 'halligan' }],
+          description: `Variables: \`\${bmc_user}\` in any text of the site stands for the value; \`$\${\` is \`\${\` itself. A text that is nothing but one variable has its type, too.`,
+        },
+      ),
+    ),
     name: hostName('Name of the site; disks that we own carry it.', 'dc1'),
     domain: Type.String({
       pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$',
@@ -446,6 +493,19 @@ export const SiteSchema = object(
     ),
     packages: PackagesSchema,
     cloud: Type.Optional(CloudSchema),
+    layouts: group(
+      {
+        disk: Type.Array(NamedDiskLayoutSchema, {
+          maxItems: 256,
+          default: [],
+          description: 'Disk layouts of installed systems.',
+        }),
+        network: networkLayoutsField,
+      },
+      'Layouts that profiles name.',
+    ),
+    racks: racksField,
+    profiles: profilesField,
     nodes: Type.Array(NodeSchema, {
       maxItems: 10_000,
       default: [],

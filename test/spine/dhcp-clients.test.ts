@@ -29,7 +29,7 @@ const NETWORK: Network = {
 };
 
 const site = (networks: Network[]): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.test',
   data_dir: '/nonexistent',
@@ -44,6 +44,9 @@ const site = (networks: Network[]): Site => ({
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
   limits: { ssh_sessions: 24, installs: 32, package_cache_gib: 1 },
   packages: {},
+  layouts: { disk: [], network: [] },
+  racks: [],
+  profiles: [],
   nodes: [],
 });
 

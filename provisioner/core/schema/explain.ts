@@ -127,6 +127,10 @@ export interface Fault {
   /** True when the fault is about the key at the end of `path`, not its value. */
   readonly key: boolean;
   readonly message: string;
+  /** Something that may be a secret stands where a reference to one belongs. */
+  readonly secret?: true;
+  /** The part of the text that is wrong, where it is not the whole. */
+  readonly needle?: string;
 }
 
 /** `['networks', 0, 'cidr']` as `networks[0].cidr`. */
@@ -198,6 +202,7 @@ export function explain(
         path,
         key: false,
         message: `expected ${expectation(schema)}, found ${stands}${quote ? `; put it in quotes` : ''}`,
+        ...(schema.writeOnly ? { secret: true } : {}),
       };
     }
     // Several keywords can fail over one value (pattern and length); the first sentence is enough.

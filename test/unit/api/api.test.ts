@@ -490,11 +490,13 @@ describe('the rest', () => {
   });
 
   it('checks a site file and exports one that is good', async () => {
-    const bad = (await ask('POST', '/site/check', { body: { text: 'version: 2' } })).json() as {
+    const bad = (await ask('POST', '/site/check', { body: { text: 'version: 3' } })).json() as {
       faults: { message: string }[];
     };
     expect(bad).toMatchObject({ ok: false });
-    expect(bad.faults.map(f => f.message)).toContain('site.yaml:1: version: expected 1, found 2');
+    expect(bad.faults.map(f => f.message)).toContain(
+      'site.yaml:1:10: version: expected a version that this Halligan reads (1 to 2), for example 2, found 3',
+    );
     const text = (await ask('GET', '/site/export')).text;
     expect(Array.isArray(loadSite(text, 'x'))).toBe(false);
   });
@@ -541,6 +543,7 @@ describe('OpenAPI', () => {
       ['/runs/{run}', '/runs/run-1'],
       ['/health', '/health'],
       ['/site', '/site'],
+      ['/site/match', '/site/match'],
       ['/version', '/version'],
     ];
     for (const [route, path] of cases) {

@@ -335,11 +335,13 @@ export async function fakeServer(
     heartbeatMs?: number;
     clock?: Clock;
     cloud?: (stage: CloudStage) => CloudService;
+    site?: LoadedSite;
   } = {},
 ): Promise<FakeServer> {
   const fakes = fakeServices(nodes, options.cloud);
   const handle = await startApi({
     ...fakes.services,
+    ...(options.site ? { site: options.site } : {}),
     listen: '127.0.0.1',
     port: options.port ?? 0,
     socketPath: options.socketPath ?? null,

@@ -245,13 +245,46 @@ describe('other commands', () => {
     expect(bad.code).toBe(2);
     expect(bad.err.split('\n').length).toBeGreaterThan(15);
     const good = await halligan('site check docs/example-site.yaml');
-    expect(good).toEqual({ code: 0, err: '', out: 'docs/example-site.yaml is good: site dc1, 2 networks, 3 nodes.\n' });
+    expect(good).toEqual({
+      code: 0,
+      err: '',
+      out: 'docs/example-site.yaml is good: site dc1, 2 networks, 3 nodes, 1 profile.\n',
+    });
   });
 
   it('site export prints a file that is good', async () => {
     const file = join(dir, 'x.yaml');
     writeFileSync(file, (await halligan('site export')).out);
     expect((await halligan(`site check ${file}`)).code).toBe(0);
+  });
+
+  it('site check reads included files and tells of an older version', async () => {
+    const file = join(dir, 'site.yaml');
+    writeFileSync(file, `${SITE_TEXT.replace('version: 1', 'version: 2')}include: [more.yaml]\n`);
+    writeFileSync(join(dir, 'more.yaml'), 'nodes:\n  - { name: n02, mcas: [] }\n');
+    const bad = await halligan(`site check ${file}`, { socket: '/nonexistent' });
+    expect(bad).toMatchObject({ code: 2, out: '' });
+    expect(bad.err).toContain(`${join(dir, 'more.yaml')}:2:18: nodes[1].mcas: unknown field; did you mean macs?\n`);
+    writeFileSync(file, SITE_TEXT);
+    const old = await halligan(`site check ${file}`);
+    expect(old).toMatchObject({ code: 0 });
+    expect(old.err).toBe(`It is of version 1 and was read as version 2: halligan site migrate ${file}\n`);
+  });
+
+  it('site migrate shows what would change, and writes it when told to', async () => {
+    const file = join(dir, 'site.yaml');
+    const text = `# ours\n${SITE_TEXT}install: { login: ops }   # us\n`;
+    writeFileSync(file, text);
+    const shown = await halligan(`site migrate ${file}`, { socket: '/nonexistent' });
+    expect(shown.code).toBe(0);
+    expect(shown.out).toContain('-version: 1\n+version: 2\n');
+    expect(readFileSync(file, 'utf8')).toBe(text);
+    expect((await halligan(`site migrate ${file} --write`)).err).toContain(`The old file is ${file}.v1.`);
+    expect(readFileSync(file, 'utf8')).toBe(text.replace('version: 1', 'version: 2'));
+    expect(readFileSync(`${file}.v1`, 'utf8')).toBe(text);
+    expect((await halligan(`site migrate ${file}`)).err).toBe(`${file} is of version 2 already.\n`);
+    writeFileSync(file, 'version: 1\nnmae: x\n');
+    expect((await halligan(`site migrate ${file}`)).code).toBe(2);
   });
 
   it('serve checks the site file before anything else', async () => {

@@ -30,7 +30,7 @@ export const NETWORK: Network = {
 };
 
 export const site = (networks: Network[] = [NETWORK]): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.test',
   data_dir: '/nonexistent',
@@ -45,6 +45,9 @@ export const site = (networks: Network[] = [NETWORK]): Site => ({
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
   limits: { ssh_sessions: 24, installs: 32, package_cache_gib: 1 },
   packages: {},
+  layouts: { disk: [], network: [] },
+  racks: [],
+  profiles: [],
   nodes: [],
 });
 

@@ -41,7 +41,7 @@ export const aNode = (
 });
 
 export const aSite = (over: Partial<Site> = {}): Site => ({
-  version: 1,
+  version: 2,
   name: 'lab',
   domain: 'lab.internal',
   data_dir: '/nonexistent',
@@ -70,6 +70,9 @@ export const aSite = (over: Partial<Site> = {}): Site => ({
   deadlines: { inspecting_seconds: 1200, installing_seconds: 3600, releasing_seconds: 1800, rescuing_seconds: 1200 },
   limits: { ssh_sessions: 8, installs: 4, package_cache_gib: 1 },
   packages: {},
+  layouts: { disk: [], network: [] },
+  racks: [],
+  profiles: [],
   nodes: [],
   ...over,
 });
@@ -271,7 +274,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
     platform: 'bios' as const,
   });
   /** Firmware asks, the RAM environment boots and calls home. */
-  const bootRam = async (bootId: string, m = mac) => {
+  const bootRam = async (bootId: string, m = mac, inventory: Partial<Inventory> = {}) => {
     const decision = await oracle.decide(who(m), '10.99.0.100');
     if (decision.kind !== 'ram') throw new Error(`boots ${decision.kind}: ${decision.reason}`);
     machine.power = 'on';
@@ -285,7 +288,7 @@ export async function aWorld(over: { site?: Partial<Site>; file?: string } = {})
         hostKey: 'ssh-ed25519 AAAAram',
         firmware: 'bios',
         uptimeSeconds: 20,
-        raw: anInventory(m),
+        raw: anInventory(m, inventory),
       },
       '10.99.0.10',
     );

@@ -35,7 +35,7 @@ const load = (cloud: unknown, more: object = {}): Site => {
 };
 const faults = (cloud: unknown, more: object = {}): string[] => {
   const loaded = loadSite(stringify({ ...BASE, cloud, nodes, ...more }), 'site.yaml');
-  return Array.isArray(loaded) ? loaded.map(p => p.message.replace(/^site\.yaml:\d+: /, '')) : [];
+  return Array.isArray(loaded) ? loaded.map(p => p.message.replace(/^site\.yaml:\d+:\d+: /, '')) : [];
 };
 const PROVIDER = [{ physical_network: 'physnet1', interface: 'eth1', vlan_range: '100:299' }];
 const EXTERNAL = {
@@ -501,9 +501,9 @@ describe('the cloud of a site', () => {
       '  - { name: n1, rolls: [volume], serial: S }',
     ].join('\n');
     expect((loadSite(text, 'site.yaml') as { message: string }[]).map(p => p.message)).toEqual([
-      'site.yaml:6: cloud.volumes.devices: expected at least one disk: n0 has the role volume, and ceph needs disks',
-      'site.yaml:10: cloud.flavors[1].name: flavor a is already used at cloud.flavors[0].name',
-      'site.yaml:13: nodes[1].rolls: unknown field; did you mean roles?',
+      'site.yaml:6:3: cloud.volumes.devices: expected at least one disk: n0 has the role volume, and ceph needs disks',
+      'site.yaml:10:15: cloud.flavors[1].name: flavor a is already used at cloud.flavors[0].name',
+      'site.yaml:13:17: nodes[1].rolls: unknown field; did you mean roles?',
     ]);
   });
 

@@ -31,7 +31,7 @@ const faultsWith = (network: object, ...nodes: object[]): string[] =>
       networks: [{ ...BASE.networks[0], ...network }],
       nodes: nodes.map((n, i) => ({ name: `n${i}`, macs: [`52:54:00:99:00:0${i}`], ...n })),
     }),
-  ).map(m => m.replace(/^site\.yaml:\d+: /, ''));
+  ).map(m => m.replace(/^site\.yaml:\d+:\d+: /, ''));
 
 describe('loadSite', () => {
   it('fills in every default of the least site that is possible', () => {
@@ -49,20 +49,21 @@ describe('loadSite', () => {
   it('reads the example of the documentation', () => {
     const loaded = good(readFileSync('docs/example-site.yaml', 'utf8'));
     expect(loaded.site.nodes.map(n => n.name)).toEqual(['n01', 'n02', 'n03']);
-    expect(loaded.nodeLine('n02')).toBe(
-      readFileSync('docs/example-site.yaml', 'utf8').split('\n').indexOf('  - name: n02') + 1,
-    );
-    expect(loaded.nodeLine('n99')).toBeNull();
+    const line = readFileSync('docs/example-site.yaml', 'utf8').split('\n').indexOf('  - name: n02') + 1;
+    expect(loaded.placeOf(['nodes', 1])).toEqual({ file: 'site.yaml', line, column: 5 });
   });
 
   it('names line, field, what was expected and what stands there', () => {
     const text =
       'version: 1\nname: dc1\nnetworks:\n  - name: boot\n    interface: br0\n    cidr: 10.99.0/24\n    pool: {from: 10.99.0.200, to: 10.99.0.239}\n';
     expect(faults(text)).toEqual([
-      'site.yaml:6: networks[0].cidr: expected an IPv4 subnet like 10.99.0.0/24, found "10.99.0/24"',
+      'site.yaml:6:11: networks[0].cidr: expected an IPv4 subnet like 10.99.0.0/24, found "10.99.0/24"',
     ]);
     const [fault] = loadSite(text, 'site.yaml') as Exclude<ReturnType<typeof loadSite>, LoadedSite>;
-    expect(fault).toMatchObject({ code: 'site-invalid', detail: { line: 6, field: 'networks[0].cidr' } });
+    expect(fault).toMatchObject({
+      code: 'site-invalid',
+      detail: { file: 'site.yaml', line: 6, column: 11, field: 'networks[0].cidr' },
+    });
   });
 
   it('tells all faults at once, those of shape and those of sense, in the order of their lines', () => {
@@ -73,7 +74,7 @@ describe('loadSite', () => {
   it('puts the line of the wrong thing into each sentence', () => {
     const text = readFileSync('test/unit/site/golden/many-faults.yaml', 'utf8').split('\n');
     for (const message of faults(text.join('\n'))) {
-      const line = Number(/^site\.yaml:(\d+):/.exec(message)![1]);
+      const line = Number(/^site\.yaml:(\d+):\d+:/.exec(message)![1]);
       const last = /: (\S+?)(\[\d+\])?: /
         .exec(message)![1]!
         .split('.')
@@ -86,7 +87,9 @@ describe('loadSite', () => {
 
   it('asks for a known field where one is misspelt', () => {
     expect(faultsWith({ intreface: 'br1' })).toEqual(['networks[0].intreface: unknown field; did you mean interface?']);
-    expect(faults(stringify({ ...BASE, zzz: 1 }))[0]).toMatch(/unknown field; known here are: version, name, domain/);
+    expect(faults(stringify({ ...BASE, zzz: 1 }))[0]).toMatch(
+      /unknown field; known here are: version, include, vars, name, domain/,
+    );
   });
 
   it('shows a number as it is written and asks for quotes', () => {
@@ -100,9 +103,9 @@ describe('loadSite', () => {
   });
 
   it('says where YAML itself is broken', () => {
-    expect(faults('a: [')[0]).toMatch(/^site\.yaml:1: not valid YAML: /);
-    expect(faults('a: 1\na: 2')).toEqual(['site.yaml:2: this field is given twice']);
-    expect(faults('version: 1\n\tname: x')[0]).toBe('site.yaml:2: tabs cannot indent YAML; use spaces');
+    expect(faults('a: [')[0]).toMatch(/^site\.yaml:1:5: not valid YAML: /);
+    expect(faults('a: 1\na: 2')).toEqual(['site.yaml:2:1: this field is given twice']);
+    expect(faults('version: 1\n\tname: x')[0]).toBe('site.yaml:2:1: tabs cannot indent YAML; use spaces');
     expect(faults('')[0]).toMatch(/the file is empty/);
     expect(faults('a: 1\n---\nb: 2')[0]).toMatch(/several YAML documents/);
     expect(faults('version: !!js/function 1')[0]).toMatch(/Unresolved tag/);
@@ -121,7 +124,7 @@ describe('loadSite', () => {
   });
 
   it('throws one problem with a line per fault for callers that need a site', () => {
-    expect(() => loadSiteOrThrow('version: 2', 'x.yaml')).toThrow(/^x\.yaml:1: .*\nx\.yaml:1: /);
+    expect(() => loadSiteOrThrow('version: 3', 'x.yaml')).toThrow(/^x\.yaml:1:1: .*\nx\.yaml:1:1: /);
   });
 
   it('ends with a site or with faults for any text', () => {
@@ -158,11 +161,31 @@ describe('loadSite', () => {
         for (const part of path.slice(0, -1)) at = at[part] as Record<string | number, unknown>;
         at[path.at(-1)!] = value;
         const loaded = loadSite(stringify(copy), 'f');
-        if (Array.isArray(loaded)) for (const p of loaded) expect(p.message).toMatch(/^f:\d+: ./);
+        if (Array.isArray(loaded)) for (const p of loaded) expect(p.message).toMatch(/^f:\d+:\d+: ./);
       }),
       { numRuns: 150 },
     );
   }, 120_000);
+});
+
+describe('the export', () => {
+  it('writes a dollar and a brace so that it is read as it was', () => {
+    const text = `${stringify(BASE)}install:\n  user_data: "#cloud-config\\nruncmd: ['echo \${HOME} $\${x}']\\n"\n`;
+    const { site } = good(text);
+    expect(site.install.user_data).toContain(`echo \${HOME} $\${x}`);
+    expect(good(exportSite(site, [])).site).toEqual(site);
+  });
+
+  it('carries profiles, layouts and racks, and the rack of a node', () => {
+    const { site } = good(readFileSync('docs/example-site.yaml', 'utf8'));
+    const racked = nodeView('n77', 'claimed', {
+      spec: { address: null, bmc: null, roles: [], install: {}, rack: { name: 'r1', unit: 3 } },
+    });
+    const again = good(exportSite(site, [racked])).site;
+    expect(again.profiles).toEqual(site.profiles);
+    expect(again.layouts).toEqual(site.layouts);
+    expect(again.nodes.find(n => n.name === 'n77')!.rack).toEqual({ name: 'r1', unit: 3 });
+  });
 });
 
 describe('networks of a site', () => {
