@@ -23,6 +23,7 @@ df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
 echo "@disks $(lsblk -J -b -d -o PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
+for l in /dev/disk/by-id/* /dev/disk/by-path/*; do [ ! -b "$l" ] || echo "@link $(readlink -f "$l") $l"; done
 echo "@time $(date +%s%3N)"
 exit 0
 `;
@@ -61,6 +62,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
   const [kernel = '', architecture = ''] = one('kernel').split(' ');
   const modules = all('module');
   const routes = json<{ dev?: string; gateway?: string }[]>('routes', []);
+  const links = all('link').map(line => line.split(' '));
   const disks = json<{
     blockdevices?: {
       path: string;
@@ -102,6 +104,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
         bytes: Number(d.size),
         mounted: (d.mountpoints ?? []).some(m => m !== null),
         signature: d.fstype ?? d.pttype,
+        links: links.flatMap(([target, link]) => (target === d.path && link !== undefined ? [link] : [])),
       })),
     ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),
     clockOffsetMs: Math.round(Number(one('time')) - (sentMs + receivedMs) / 2),
