@@ -184,8 +184,15 @@ function build(context: ServiceContext): readonly Resource[] {
     unit({
       unit: unitName(context, 'switch'),
       watches: [systemId],
-      ready: `${ovs} --no-wait show && [ "$(${ovs} get open_vswitch . external_ids:system-id | tr -d '"')" = '${node.name}' ]`,
+      ready: `${ovs} --no-wait show`,
       interrupts: 'Traffic of this node’s instances stops for some seconds.',
+    }),
+    // Where its database ran before (netplan starts it at boot), it has the identity that it made up then.
+    command({
+      name: 'system-id',
+      title: `Make ${node.name} known to OVN by its name`,
+      check: `[ "$(${ovs} get open_vswitch . external_ids:system-id | tr -d '"')" = '${node.name}' ]`,
+      apply: `${ovs} --no-wait set open_vswitch . external_ids:system-id=${node.name}`,
     }),
     openVswitch(context.cloud, node),
     ...providerBridges(context),
