@@ -633,8 +633,11 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { [key]: rows.find(r => r['id'] === id) });
     }
     if (method === 'DELETE') {
-      if (name === 'networks' && table('ports').some(p => p['network_id'] === id))
+      // Neutron's own ports go with their network.
+      const own = (p: Row) => p['device_owner'] === 'network:distributed';
+      if (name === 'networks' && table('ports').some(p => p['network_id'] === id && !own(p)))
         return send(409, { NeutronError: { message: 'ports in use' } });
+      if (name === 'networks') tables['ports'] = table('ports').filter(p => p['network_id'] !== id);
       return remove(rows, id, send);
     }
     send(200, { [key]: rows.find(r => r['id'] === id) });
