@@ -226,7 +226,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
 
     if (path === '/identity/v3/auth/tokens') return login(json(), send);
     if (path.startsWith('/horizon')) return horizon(method, path, bytes.toString(), request, response);
-    if (path === '/vnc_lite.html') return send(200, Buffer.from('<title>noVNC</title>'));
+    if (path === '/vnc_auto.html') return send(200, Buffer.from('<title>noVNC</title>'));
     if (path === '/info') return send(200, { swift: {}, slo: {}, s3api: {} });
     if (request.headers.authorization?.startsWith('AWS4-HMAC-SHA256')) return s3(method, path, bytes, send);
 
@@ -483,7 +483,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { volumeAttachment: { device: '/dev/vdb', volumeId } });
     }
     if (sub === 'remote-consoles')
-      return send(200, { remote_console: { url: `${cloud.url}/vnc_lite.html?path=%3Ftoken%3Dconsole-token` } });
+      return send(200, { remote_console: { url: `${cloud.url}/vnc_auto.html?path=%3Ftoken%3Dconsole-token` } });
     if (sub === 'os-instance-actions')
       return send(
         200,
@@ -634,10 +634,10 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
     }
     if (method === 'DELETE') {
       // Neutron's own ports go with their network.
-      const own = (p: Row) => p['network_id'] === id && p['device_owner'] === 'network:distributed';
-      if (name === 'networks') tables['ports'] = table('ports').filter(p => !own(p));
-      if (name === 'networks' && table('ports').some(p => p['network_id'] === id))
+      const own = (p: Row) => p['device_owner'] === 'network:distributed';
+      if (name === 'networks' && table('ports').some(p => p['network_id'] === id && !own(p)))
         return send(409, { NeutronError: { message: 'ports in use' } });
+      if (name === 'networks') tables['ports'] = table('ports').filter(p => p['network_id'] !== id);
       return remove(rows, id, send);
     }
     send(200, { [key]: rows.find(r => r['id'] === id) });
