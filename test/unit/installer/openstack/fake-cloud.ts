@@ -227,7 +227,8 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
     if (path === '/identity/v3/auth/tokens') return login(json(), send);
     if (path.startsWith('/horizon')) return horizon(method, path, bytes.toString(), request, response);
     if (path === '/vnc_lite.html') return send(200, Buffer.from('<title>noVNC</title>'));
-    if (path === '/info') return send(200, { swift: {}, slo: {}, s3api: {} });
+    if (path === '/info')
+      return send(200, { swift: {}, slo: {}, ...(options.without?.includes('s3api') ? {} : { s3api: {} }) });
     if (request.headers.authorization?.startsWith('AWS4-HMAC-SHA256')) return s3(method, path, bytes, send);
 
     const token = /^t:([^:]*):([^:]*):(\d+)$/.exec(String(request.headers['x-auth-token'] ?? ''));
@@ -633,8 +634,13 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { [key]: rows.find(r => r['id'] === id) });
     }
     if (method === 'DELETE') {
-      if (name === 'networks' && table('ports').some(p => p['network_id'] === id))
-        return send(409, { NeutronError: { message: 'ports in use' } });
+      if (name === 'networks') {
+        // Neutron takes its own ports (AUTO_DELETE_PORT_OWNERS) along; those of others keep the network.
+        const own = (p: Row) => /^network:(dhcp|distributed)$/.test(String(p['device_owner']));
+        if (table('ports').some(p => p['network_id'] === id && !own(p)))
+          return send(409, { NeutronError: { message: 'ports in use' } });
+        tables['ports'] = table('ports').filter(p => p['network_id'] !== id);
+      }
       return remove(rows, id, send);
     }
     send(200, { [key]: rows.find(r => r['id'] === id) });
