@@ -3,6 +3,7 @@ import type { CloudEventData, VerifyOptions, VerifyReport } from '../../provisio
 import type { Run } from '../../provisioner/core/journal.js';
 import { fail } from '../../provisioner/core/problem.js';
 import { type CloudModel, nodesWith } from '../model/cloud.js';
+import { SERVICES, type ServiceName } from '../openstack/services.js';
 import type { StepReport, VerifySpec } from '../verify/types.js';
 import { CLEANUP, cleanUpCloud, STEPS, verifyCloud } from '../verify/verify.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
@@ -18,6 +19,12 @@ const NESTED_FACTOR = 12;
 
 const has = (model: CloudModel, service: string) => nodesWith(model, service).length > 0;
 const names = (model: CloudModel, service: string) => nodesWith(model, service).map(n => n.name);
+
+/** The services that the site registers in the catalogue. Pure. */
+function catalogueServices(model: CloudModel): ServiceName[] {
+  const types = new Set(model.services.flatMap(s => s.endpoints.map(e => e.type)));
+  return (Object.keys(SERVICES) as ServiceName[]).filter(name => SERVICES[name].types.some(type => types.has(type)));
+}
 
 /** What is proved of this cloud. Pure. */
 export function verifySpec(model: CloudModel, guestFile: string, options: VerifyOptions): VerifySpec {
@@ -40,6 +47,9 @@ export function verifySpec(model: CloudModel, guestFile: string, options: Verify
       : null,
     dns,
     expect: {
+      services: catalogueServices(model),
+      // The proxies that we lay down speak S3.
+      s3: has(model, 'object-proxy'),
       computes: names(model, 'hypervisor'),
       networkHosts: provider.length > 0 ? names(model, 'network-agent') : [],
       volumeHosts: names(model, 'volume-backend'),

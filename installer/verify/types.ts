@@ -1,5 +1,6 @@
 /** What the proof of a cloud is told, and what it tells. */
 import type { CommandResult } from '../../provisioner/core/executor/types.js';
+import type { ServiceName } from '../openstack/services.js';
 
 /** How the guests are reached from outside the cloud. */
 export interface Reach {
@@ -44,7 +45,7 @@ export interface GuestImage {
 }
 
 export interface ExternalNetworkSpec {
-  /** Of an existing network; left out: the first external one on the physical network. */
+  /** Of a network that must be there; left out: the first external one on the physical network. */
   readonly name?: string;
   /** Used to make one for the run when there is none. */
   readonly physicalNetwork: string;
@@ -64,8 +65,12 @@ export interface VerifySpec {
   readonly tenantCidr?: string;
   /** 192 MiB, 1 vCPU, 1 GiB unless said otherwise. */
   readonly flavor?: { readonly memoryMiB: number; readonly vcpus: number; readonly diskGiB: number };
-  /** Hosts that must be there, up; whatever the APIs show is checked in any case. */
+  /** What must be there, up; whatever the APIs show is checked in any case. */
   readonly expect?: {
+    /** In the catalogue; the five that every cloud has unless said otherwise. What is not named and not there is skipped. */
+    readonly services?: readonly ServiceName[];
+    /** The object store speaks S3. */
+    readonly s3?: boolean;
     readonly computes?: readonly string[];
     readonly networkHosts?: readonly string[];
     readonly volumeHosts?: readonly string[];

@@ -1,6 +1,20 @@
 import { expect, it } from 'vitest';
 import { verifySpec } from '../../../../installer/cloud/verification.js';
-import { fourNodes, inContainer, model } from '../../roles/fixture.js';
+import { fourNodes, inContainer, model, nodeInput } from '../../roles/fixture.js';
+
+it('the proof asks for every service that the site registers', () => {
+  const expected = (nodes: Parameters<typeof model>[0]) => {
+    const { services = [], s3 } = verifySpec(model(nodes), '/guest.qcow2', {}).expect ?? {};
+    return { services: [...services].sort(), s3 };
+  };
+  const six = ['compute', 'identity', 'image', 'network', 'placement', 'volume'];
+  expect(expected(fourNodes())).toEqual({ services: six, s3: false });
+  const storage = nodeInput('sto', '10.99.0.15', ['volume', 'storage']);
+  expect(expected([...fourNodes().slice(0, 3), storage])).toEqual({
+    services: [...six, 'object-store'].sort(),
+    s3: true,
+  });
+});
 
 it('the proof is patient with guests that are emulated, and more so inside an emulated machine', () => {
   const factor = (changes: object) => verifySpec(model(fourNodes(changes)), '/guest.qcow2', {}).timeoutFactor;

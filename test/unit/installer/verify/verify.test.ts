@@ -152,6 +152,49 @@ describe('a proof', () => {
     expectNothingLeft(rig.cloud);
   });
 
+  it('fails when the cloud has lost what the site has, and does not skip it', async () => {
+    for (const [type, service] of [
+      ['object-store', 'object-store'],
+      ['volumev3', 'volume'],
+    ] as const) {
+      const rig = await start({ without: [type] });
+      const expected = { services: ['volume', 'object-store'] as const };
+      const report = await prove(rig, { spec: { ...rig.spec, expect: expected, only: ['object-store', 'volume'] } });
+      expect(report.ok).toBe(false);
+      expect(step(report, 'catalogue')).toMatchObject({
+        state: 'failed',
+        reason: `The catalogue lacks: ${service}.`,
+        hint: expect.stringContaining('halligan apply'),
+      });
+    }
+  });
+
+  it('fails when S3 or the external network of the site is not there', async () => {
+    const rig = await start({ without: ['s3api'] });
+    const report = await prove(rig, {
+      spec: {
+        ...rig.spec,
+        expect: { s3: true },
+        external: { ...rig.spec.external!, name: 'public' },
+        only: ['s3', 'external-network'],
+      },
+    });
+    expect(step(report, 's3').reason).toContain('offers no S3');
+    expect(step(report, 'external-network').reason).toContain('no external network public, which the site describes');
+    // Where the site does not say so, it is only skipped.
+    const modest = await prove(rig, { spec: { ...rig.spec, only: ['s3'] } });
+    expect(step(modest, 's3').state).toBe('skipped');
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('is not content with a scheduler on a volume host whose cinder-volume is gone', async () => {
+    const rig = await start();
+    const report = await prove(rig, {
+      spec: { ...rig.spec, only: ['volume-services'], expect: { volumeHosts: ['ctl', 'vol'] }, timeoutFactor: 0.01 },
+    });
+    expect(step(report, 'volume-services').reason).toContain('no cinder-volume of ctl is up');
+  });
+
   it('of one compute that does not resize in place skips that', async () => {
     const rig = await start({ hosts: ['cmp1'] });
     rig.cloud.migrationFault = 'No valid host was found. No valid host found for resize';
