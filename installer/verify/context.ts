@@ -35,6 +35,8 @@ export interface Made {
   network?: { readonly id: string; readonly subnetId: string; readonly mtu: number };
   router?: string;
   group?: string;
+  /** Id of the rule that lets SSH in. */
+  sshRule?: string;
   servers?: readonly TestServer[];
   volume?: string;
   marker?: string;

@@ -2,6 +2,8 @@
 import type { CommandResult } from '../../provisioner/core/executor/types.js';
 import type { ServiceName } from '../openstack/services.js';
 
+export type TcpAnswer = 'taken' | 'refused' | 'silent';
+
 /** How the guests are reached from outside the cloud. */
 export interface Reach {
   /** Sends `count` pings, one a second; `bytes` is the payload. */
@@ -14,12 +16,15 @@ export interface Reach {
       readonly signal?: AbortSignal;
     },
   ): Promise<{ readonly sent: number; readonly received: number }>;
-  /** Whether a TCP connection is taken. */
+  /**
+   * What becomes of a TCP connection: `taken`; `refused` (a reset: the packet did get there); `silent` (no answer in time, or
+   * word from on the way that there is none).
+   */
   connects(
     address: string,
     port: number,
     options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
-  ): Promise<boolean>;
+  ): Promise<TcpAnswer>;
   /** One command. @throws ProblemError ssh-failed, host-key-mismatch, timed-out */
   ssh(
     address: string,

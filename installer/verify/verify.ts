@@ -13,7 +13,7 @@ import { liveMigrate, migrate, serverSnapshot } from './steps/lifecycle.js';
 import { externalNetwork, network, router, securityGroup } from './steps/network.js';
 import { objectStore, s3 } from './steps/objects.js';
 import { flavor, identity, image, keypair } from './steps/prepare.js';
-import { eastWest, firewallClosed, firewallOpen, floatingIp, ssh } from './steps/reachability.js';
+import { eastWest, firewallClosed, firewallOpen, firewallShut, floatingIp, ssh } from './steps/reachability.js';
 import { dhcp, guestReady, metadata, servers } from './steps/servers.js';
 import { bootFromVolume, bootVolume, volume, volumeAttach, volumeSnapshot } from './steps/volumes.js';
 import { findLeftovers, newScope, type Scope, SWEEP_ORDER, sweep } from './sweep.js';
@@ -41,6 +41,7 @@ export const STEPS: readonly Step<VerifyContext>[] = [
   firewallClosed,
   firewallOpen,
   ssh,
+  firewallShut,
   eastWest,
   graphicalConsole,
   volume,

@@ -113,6 +113,7 @@ export const volumeAttach: Step<VerifyContext> = {
   name: 'volume-attach',
   title: 'What one guest writes to a volume, another reads',
   needs: ['volume', 'ssh'],
+  after: ['firewall-shut'],
   // Pings of the other step would share the guest's one CPU: nothing wrong with that, only slow.
   expectedSeconds: 25,
   timeoutSeconds: 300,

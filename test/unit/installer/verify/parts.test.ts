@@ -1,6 +1,8 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { isOwnMetadata, readCloudInit, readMarkers } from '../../../../installer/verify/console-log.js';
-import { readPing } from '../../../../installer/verify/reach.js';
+import { createReach, readPing } from '../../../../installer/verify/reach.js';
 import { renderReport } from '../../../../installer/verify/report.js';
 import { signS3 } from '../../../../installer/verify/sigv4.js';
 import { websocketUrl } from '../../../../installer/verify/steps/console.js';
@@ -10,6 +12,19 @@ import { placement, serverHint } from '../../../../installer/verify/steps/server
 import { fakeHostKey } from '../openstack/fake-cloud.js';
 
 const KEY = fakeHostKey();
+
+describe('a TCP connection', () => {
+  it('is taken, or refused by who is there', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const { connects } = createReach();
+    expect(await connects('127.0.0.1', port, { timeoutMs: 5000 })).toBe('taken');
+    server.close();
+    await once(server, 'close');
+    expect(await connects('127.0.0.1', port, { timeoutMs: 5000 })).toBe('refused');
+  });
+});
 
 describe('a console', () => {
   const log = [

@@ -3,14 +3,15 @@ import { verifySpec } from '../../../../installer/cloud/verification.js';
 import { fourNodes, inContainer, model, nodeInput } from '../../roles/fixture.js';
 
 it('the proof asks for every service that the site registers', () => {
-  const expected = (nodes: Parameters<typeof model>[0]) => {
-    const { services = [], s3 } = verifySpec(model(nodes), '/guest.qcow2', {}).expect ?? {};
+  const expected = (...site: Parameters<typeof model>) => {
+    const { services = [], s3 } = verifySpec(model(...site), '/guest.qcow2', {}).expect ?? {};
     return { services: [...services].sort(), s3 };
   };
   const six = ['compute', 'identity', 'image', 'network', 'placement', 'volume'];
   expect(expected(fourNodes())).toEqual({ services: six, s3: false });
   const storage = nodeInput('sto', '10.99.0.15', ['volume', 'storage']);
-  expect(expected([...fourNodes().slice(0, 3), storage])).toEqual({
+  const objects = { enabled: true, replicas: 1, devices: [{ path: '/dev/sdb', fileSize: null }] };
+  expect(expected([...fourNodes().slice(0, 3), storage], { objects })).toEqual({
     services: [...six, 'object-store'].sort(),
     s3: true,
   });

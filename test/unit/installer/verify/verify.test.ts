@@ -259,6 +259,32 @@ describe('a proof', () => {
     expect(step(report, 'ssh').state).toBe('skipped');
   });
 
+  it('takes a refused connection for one that got through', async () => {
+    const rig = await start();
+    rig.reach.closedPort = 'refused';
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['ssh'] } });
+    expect(step(report, 'firewall-closed').reason).toMatch(/^SSH got through to 10\.78/);
+  });
+
+  it('fails when a rule that is taken away stays in force, and makes it again', async () => {
+    const rig = await start();
+    rig.reach.neverShuts = true;
+    let rules: unknown[] = [];
+    const report = await prove(rig, {
+      spec: { ...rig.spec, only: ['firewall-shut', 'east-west'], timeoutFactor: 0.02 },
+      onStep: event => {
+        if (event.kind === 'started' && event.name === 'east-west')
+          rules = rig.cloud.tables['security_groups']!.flatMap(g => g['security_group_rules'] as unknown[]);
+      },
+    });
+    expect(step(report, 'firewall-shut')).toMatchObject({
+      state: 'failed',
+      reason: expect.stringContaining('still waiting for port 22 of 10.78.0.'),
+    });
+    expect(rules.filter(r => (r as { protocol?: string }).protocol === 'tcp')).toHaveLength(1);
+    expect(step(report, 'east-west').state).toBe('passed');
+  });
+
   it('sees an MTU that is too wide for the network below', async () => {
     const rig = await start();
     rig.reach.mtuLimit = 1200;
