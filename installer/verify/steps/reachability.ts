@@ -274,29 +274,43 @@ export const eastWest: Step<VerifyContext> = {
   },
 };
 
-/** Pings once a second until told to stop. */
+/** What became of pings that were sent once a second. */
+export interface PingWatch {
+  readonly sent: number;
+  readonly lost: number;
+  /** The longest time from one answer to the next, or to the end. */
+  readonly silenceMs: number;
+}
+
+/** Pings once a second until told to stop; `timeoutMs` is what an answer may take. */
 export function watchPings(
-  context: VerifyContext,
+  { reach, admin: { clock } }: Pick<VerifyContext, 'reach' | 'admin'>,
   address: string,
-): { stop(): Promise<{ sent: number; lost: number }> } {
+  timeoutMs: number,
+): { stop(): Promise<PingWatch> } {
   const stop = new AbortController();
   let sent = 0;
   let lost = 0;
+  let answeredMs = clock.monotonicMs();
+  let silenceMs = 0;
   const done = (async () => {
     while (!stop.signal.aborted) {
-      const { received } = await context.reach
-        .ping(address, { count: 1, timeoutMs: 1000 })
-        .catch(() => ({ received: 0 }));
+      const { received } = await reach.ping(address, { count: 1, timeoutMs }).catch(() => ({ received: 0 }));
       sent++;
-      if (received === 0) lost++;
-      else await sleep(1000, stop.signal);
+      silenceMs = Math.max(silenceMs, clock.monotonicMs() - answeredMs);
+      if (received === 0) {
+        lost++;
+        continue;
+      }
+      answeredMs = clock.monotonicMs();
+      await sleep(1000, stop.signal);
     }
   })();
   return {
     stop: async () => {
       stop.abort();
       await done;
-      return { sent, lost };
+      return { sent, lost, silenceMs };
     },
   };
 }

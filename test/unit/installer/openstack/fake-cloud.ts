@@ -67,6 +67,8 @@ export interface FakeCloud {
   consoleOf: (server: ServerSim) => string;
   /** Called for each migration: where it goes, or why not. */
   migrationFault: string | null;
+  /** Guests that are moved while they run are started anew in truth. */
+  liveRestarts: boolean;
   /** Things whose deletion is refused: by name. */
   undeletable: Set<string>;
   readonly hostKeys: Map<string, string>;
@@ -159,6 +161,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
         'GUEST-READY up=10.00',
       ].join('\r\n'),
     migrationFault: null,
+    liveRestarts: false,
     undeletable: new Set(),
     hostKeys: new Map(),
     close: async () => {},
@@ -521,8 +524,13 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
         return send(202);
       }
       if ('confirmResize' in action) server.status = 'ACTIVE';
-      if ('os-migrateLive' in action && !cloud.migrationFault)
+      if ('os-migrateLive' in action && !cloud.migrationFault) {
         server.host = String((action['os-migrateLive'] as Row)['host']);
+        if (cloud.liveRestarts) {
+          server.boots++;
+          cloud.hostKeys.set(server.id, fakeHostKey());
+        }
+      }
       if ('os-migrateLive' in action && cloud.migrationFault)
         table('migrations').push({ status: 'error', created_at: '1' });
       return send(202);

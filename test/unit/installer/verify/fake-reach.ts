@@ -1,5 +1,6 @@
 /** Guests that are reached without a network: by what the fake cloud knows of them. */
 import type { Reach, TcpAnswer } from '../../../../installer/verify/types.js';
+import { sleep } from '../../../../provisioner/core/clock.js';
 import { ProblemError, problem } from '../../../../provisioner/core/problem.js';
 import { contentsOf, type FakeCloud } from '../openstack/fake-cloud.js';
 
@@ -11,6 +12,9 @@ export interface FakeReach extends Reach {
   openFirewall: boolean;
   /** Whatever has been let in once is let in for good: rules that are taken away stay in force. */
   neverShuts: boolean;
+  slowSshMs: number;
+  /** Pings get no answer. */
+  deaf: boolean;
   /** What a port says that no rule opens. */
   closedPort: TcpAnswer;
   /** Bytes of a ping from which on nothing arrives between guests. */
@@ -37,14 +41,21 @@ export function fakeReach(cloud: FakeCloud): FakeReach {
     commands: [],
     openFirewall: false,
     neverShuts: false,
+    deaf: false,
+    slowSshMs: 0,
     closedPort: 'silent',
     mtuLimit: 100_000,
-    ping: async (address, { count }) => ({ sent: count, received: lets(address, 'icmp') ? count : 0 }),
+    ping: async (address, { count }) => {
+      // A ping that is lost takes its time.
+      if (reach.deaf) await sleep(20);
+      return { sent: count, received: lets(address, 'icmp') && !reach.deaf ? count : 0 };
+    },
     connects: async address => {
       if (lets(address, 'tcp')) return 'taken';
       return serverAt(address) === undefined ? 'silent' : reach.closedPort;
     },
     ssh: async (address, hostKey, _privateKey, command) => {
+      if (reach.slowSshMs > 0) await sleep(reach.slowSshMs);
       const server = serverAt(address);
       if (!server || !lets(address, 'tcp'))
         throw new ProblemError(problem('ssh-failed', `${address} could not be reached.`));
@@ -54,6 +65,8 @@ export function fakeReach(cloud: FakeCloud): FakeReach {
       const said = (stdout: string, code = 0) => ({ code, stdout, stderr: '' });
       const contents = contentsOf(cloud);
       const volume = server.volumes.at(-1) ?? '';
+      if (command.endsWith('/boot_id'))
+        return said(`${server.id.slice(0, -4)}${String(server.boots).padStart(4, '0')}\n`);
       if (command.startsWith('echo')) return said('proof\nLinux 6.1\n');
       if (command.includes('/sys/block')) return volume ? said('vdb\n') : said('vda\n', 1);
       const marker = /^printf %s (\S+) \| dd of=\/dev\/vdb/.exec(command)?.[1];

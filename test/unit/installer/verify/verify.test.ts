@@ -305,6 +305,27 @@ describe('a proof', () => {
     expectNothingLeft(rig.cloud);
   });
 
+  it('does not take a guest that was started anew for one that moved while it ran', async () => {
+    const rig = await start();
+    rig.cloud.liveRestarts = true;
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['live-migrate'] } });
+    expect(step(report, 'live-migrate').reason).toMatch(/is on cmp2, but it was started anew there/);
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('judges how long a guest is silent while it moves', async () => {
+    const rig = await start();
+    const report = await prove(rig, {
+      // Silent from the order of the move on, for longer than 15 s times this.
+      spec: { ...rig.spec, only: ['live-migrate'], timeoutFactor: 0.02 },
+      onStep: event => {
+        if (event.kind === 'waiting' && event.waitingFor.endsWith('before the move')) rig.reach.deaf = true;
+        if (event.kind === 'waiting' && event.waitingFor.endsWith('after the move')) rig.reach.slowSshMs = 600;
+      },
+    });
+    expect(step(report, 'live-migrate').reason).toMatch(/did not answer for [\d.]+ s while it moved; up to 0.3 s/);
+  });
+
   it('names services that are down, and waits for them first', async () => {
     const rig = await start();
     const report = await prove(rig, {
