@@ -1,9 +1,10 @@
 /** The proof of the cloud as a run of the journal: what it is told, and how its steps reach the event feed. */
 import type { CloudEventData, VerifyOptions, VerifyReport } from '../../provisioner/core/cloud-service.js';
 import type { Run } from '../../provisioner/core/journal.js';
-import { fail } from '../../provisioner/core/problem.js';
+import { asProblem, fail } from '../../provisioner/core/problem.js';
 import { type CloudModel, nodesWith } from '../model/cloud.js';
 import { SERVICES, type ServiceName } from '../openstack/services.js';
+import type { AskNodes, NodeAnswer } from '../verify/on-nodes.js';
 import type { StepReport, VerifySpec } from '../verify/types.js';
 import { CLEANUP, cleanUpCloud, STEPS, verifyCloud } from '../verify/verify.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
@@ -85,6 +86,31 @@ export function checkSteps(only: readonly string[] | undefined): void {
 
 const onlyCleanUp = (options: VerifyOptions) => options.only?.length === 1 && options.only[0] === CLEANUP.name;
 
+const LOOK_MS = 60_000;
+
+/** Scripts on the nodes with a service, over SSH. */
+const askNodes =
+  (plan: ReadyPlan, model: CloudModel, deps: PlannerDeps): AskNodes =>
+  (service, script, signal) =>
+    Promise.all(
+      nodesWith(model, service).map(async ({ name }): Promise<NodeAnswer> => {
+        const target = plan.targets.get(name);
+        if (!target) return { node: name, problem: 'there is no way to it by SSH.' };
+        try {
+          const { code, stdout, stderr } = await deps.executor.run(target, 'sh', {
+            stdin: script,
+            timeoutMs: LOOK_MS,
+            signal,
+          });
+          if (code === 0) return { node: name, output: stdout };
+          const words = plan.secrets.mask(stderr).trim().split('\n').slice(-2).join(' | ').slice(0, 300);
+          return { node: name, problem: `the look ended with code ${code}: ${words || 'it said nothing'}.` };
+        } catch (error) {
+          return { node: name, problem: asProblem(error, 'ssh-failed').message };
+        }
+      }),
+    );
+
 export async function runVerification(
   run: Run,
   plan: ReadyPlan,
@@ -111,6 +137,7 @@ export async function runVerification(
       admin,
       spec,
       clock: deps.clock,
+      nodes: askNodes(plan, model, deps),
       signal,
       onStep: event => {
         if (event.kind === 'waiting') return;

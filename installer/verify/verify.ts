@@ -4,6 +4,7 @@ import type { Clock } from '../../provisioner/core/clock.js';
 import { asProblem, fail } from '../../provisioner/core/problem.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import type { VerifyContext } from './context.js';
+import { type AskNodes, leftOnNodes } from './on-nodes.js';
 import { createReach } from './reach.js';
 import { runSteps, type Step, selectSteps, undoSteps } from './runner.js';
 import { graphicalConsole } from './steps/console.js';
@@ -73,6 +74,8 @@ export interface VerifyOptions {
   readonly clock: Clock;
   /** From this machine unless said otherwise. */
   readonly reach?: Reach;
+  /** Looks on the nodes for what the APIs no longer show; without it the APIs are believed. */
+  readonly nodes?: AskNodes;
   readonly signal?: AbortSignal;
   readonly onStep?: (event: StepEvent) => void;
   /** Between two looks at something that takes a while; 1000 unless said otherwise. */
@@ -105,6 +108,9 @@ async function sweepAll(scope: Scope, factor: number): Promise<string[]> {
     return [...said, `It is not known what is left: ${asProblem(error, 'cloud-api-failed').message}`];
   }
 }
+
+const below = async ({ nodes, spec }: VerifyOptions, scope: Scope): Promise<string[]> =>
+  nodes ? leftOnNodes(scope, nodes, spec.timeoutFactor ?? 1) : [];
 
 /**
  * Runs the proof. A failing step does not throw: it is in the report. What was made is deleted in reverse, also after
@@ -147,7 +153,7 @@ export async function verifyCloud(options: VerifyOptions): Promise<VerifyReport>
   const last = await cleanUp(clock, onStep, async () => {
     const failures = await undoSteps(chosen, started, context, { timeoutFactor: factor });
     return {
-      leftovers: started.size === 0 ? [] : await sweepAll(scope, factor),
+      leftovers: started.size === 0 ? [] : [...(await sweepAll(scope, factor)), ...(await below(options, scope))],
       // A first try that failed and a second that did not is worth knowing.
       detail: failures.length > 0 ? { tried: failures.map(f => `${f.name}: ${f.problem.message}`) } : {},
     };
@@ -168,7 +174,10 @@ export async function cleanUpCloud(options: VerifyOptions): Promise<VerifyReport
   const { step, leftovers } = await cleanUp(clock, options.onStep, async () => {
     const found = await findLeftovers(scope, AbortSignal.timeout(SWEEP_MS));
     return {
-      leftovers: found.length === 0 ? [] : await sweepAll(scope, spec.timeoutFactor ?? 1),
+      leftovers: [
+        ...(found.length === 0 ? [] : await sweepAll(scope, spec.timeoutFactor ?? 1)),
+        ...(await below(options, scope)),
+      ],
       detail: { found },
     };
   });

@@ -41,6 +41,7 @@ export const identity: Step<VerifyContext> = {
     const plain = text(created[1].body, 'user', 'id');
     scope.projects.add(id);
     scope.users.add(plain);
+    scope.ids.add(id);
     const role = text(items(created[2].body, 'roles')[0], 'id');
     if (!role) broken('Keystone has no role `member`.');
     const servers = Math.min(spec.maxComputes ?? 8, 8) + 6;

@@ -76,6 +76,7 @@ export async function bootServer(
   );
   const id = text(body, 'server', 'id');
   context.scope.servers.add(id);
+  context.scope.ids.add(id);
   const server = await untilActive(context, control, id, name);
   const at = text(server, 'OS-EXT-SRV-ATTR:host');
   if (host !== undefined && at !== host) broken(`Server ${name} was to run on ${host}; Nova put it on ${at}.`);

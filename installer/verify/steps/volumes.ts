@@ -26,6 +26,7 @@ async function makeVolume(
     volume: { name: `${context.run}-${suffix}`, size: 1, ...source },
   });
   const id = text(body, 'volume', 'id');
+  context.scope.ids.add(id);
   await untilVolume(context, control, id, ['available']);
   return id;
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { createOpenStackClient, type OpenStackClient } from '../../../../installer/openstack/client.js';
+import type { AskNodes } from '../../../../installer/verify/on-nodes.js';
 import { renderReport } from '../../../../installer/verify/report.js';
 import type { StepReport, VerifyReport, VerifySpec } from '../../../../installer/verify/types.js';
 import { cleanUpCloud, STEPS, verifyCloud } from '../../../../installer/verify/verify.js';
@@ -372,6 +373,63 @@ describe('a proof', () => {
     expect(report.leftovers.find(l => l.startsWith('server'))).toMatch(/-b \(ACTIVE\)/);
     expect(step(report, 'cleanup')).toMatchObject({ state: 'failed', reason: expect.stringContaining('Left over: ') });
   }, 60_000);
+
+  it('looks on the nodes for what the APIs no longer show, and only for its own', async () => {
+    const rig = await start();
+    const theirs = '0b7a1c52-9d7e-4d4c-8f5e-000000000001';
+    let server = '';
+    const nodes: AskNodes = async (service, script) => {
+      expect(script).toMatch(/^set -eu\n/);
+      if (service === 'hypervisor')
+        return [
+          { node: 'cmp1', output: `libvirt domain ${theirs}\nlibvirt domain ${server}\nfolder of a server _base\n` },
+          { node: 'cmp2', output: `libvirt domain ${theirs}\n` },
+        ];
+      return service === 'volume-backend'
+        ? [{ node: 'vol', problem: 'it could not be reached.' }]
+        : [{ node: 'ctl', output: `OVN port_group pg_${theirs.replaceAll('-', '_')},"{a=b}"\n` }];
+    };
+    const report = await prove(rig, {
+      nodes,
+      spec: { ...rig.spec, only: ['dhcp'], timeoutFactor: 0.05 },
+      onStep: event => {
+        if (event.kind === 'started' && event.name === 'dhcp') server = rig.cloud.servers[0]!.id;
+      },
+    });
+    expect(report.ok).toBe(false);
+    expect(report.leftovers).toEqual([
+      `libvirt domain ${server} on cmp1`,
+      'It is not known what is left on vol: it could not be reached.',
+    ]);
+    expect(step(report, 'cleanup').state).toBe('failed');
+    // What is only on its way out is waited for.
+    let looks = 0;
+    const patient = await cleanUpCloud({
+      admin: rig.admin,
+      clock: systemClock,
+      spec: rig.spec,
+      nodes: async node => [{ node, output: ++looks < 4 ? 'OVN nat 1.2.3.4,x=halligan-verify-012345-router\n' : '' }],
+      pollMs: 20,
+    });
+    expect(patient).toMatchObject({ ok: true, leftovers: [] });
+    expect(looks).toBe(6);
+    const cleaned = await cleanUpCloud({
+      admin: rig.admin,
+      clock: systemClock,
+      spec: { ...rig.spec, timeoutFactor: 0.01 },
+      nodes: async service => [
+        {
+          node: 'ctl',
+          output:
+            service === 'network-control'
+              ? 'OVN logical_switch neutron-1,neutron:network_name=halligan-verify-012345-network\n'
+              : '',
+        },
+      ],
+      pollMs: 20,
+    });
+    expect(cleaned.leftovers).toEqual(['OVN logical_switch neutron-1 on ctl']);
+  });
 
   it('that was killed is cleaned up later, and only what is its own', async () => {
     const rig = await start();
