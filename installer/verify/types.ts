@@ -80,7 +80,7 @@ export interface VerifySpec {
     readonly networkHosts?: readonly string[];
     readonly volumeHosts?: readonly string[];
   };
-  /** At most so many computes get a server of their own; 8 unless said otherwise. */
+  /** So many computes get a server at the same time, the others in batches of as many; 8 unless said otherwise. */
   readonly maxComputes?: number;
   /** `https://cloud/horizon`; left out: no dashboard. */
   readonly dashboardUrl?: string;

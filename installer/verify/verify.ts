@@ -15,7 +15,7 @@ import { externalNetwork, network, router, securityGroup } from './steps/network
 import { objectStore, s3 } from './steps/objects.js';
 import { flavor, identity, image, keypair } from './steps/prepare.js';
 import { eastWest, firewallClosed, firewallOpen, firewallShut, floatingIp, ssh } from './steps/reachability.js';
-import { dhcp, guestReady, metadata, servers } from './steps/servers.js';
+import { dhcp, guestReady, metadata, otherComputes, servers } from './steps/servers.js';
 import { bootFromVolume, bootVolume, volume, volumeAttach, volumeSnapshot } from './steps/volumes.js';
 import { findLeftovers, newScope, type Scope, SWEEP_ORDER, sweep } from './sweep.js';
 import type { Reach, StepEvent, StepReport, VerifyReport, VerifySpec } from './types.js';
@@ -53,6 +53,7 @@ export const STEPS: readonly Step<VerifyContext>[] = [
   serverSnapshot,
   migrate,
   liveMigrate,
+  otherComputes,
   objectStore,
   s3,
   dashboard,

@@ -44,7 +44,8 @@ export const identity: Step<VerifyContext> = {
     scope.ids.add(id);
     const role = text(items(created[2].body, 'roles')[0], 'id');
     if (!role) broken('Keystone has no role `member`.');
-    const servers = Math.min(spec.maxComputes ?? 8, 8) + 6;
+    // Those of the first batch stay while further ones come and go.
+    const servers = 2 * (spec.maxComputes ?? 8) + 6;
     const memory = (spec.flavor?.memoryMiB ?? 192) + 64;
     const hasVolumes = await admin.has('volume');
     await Promise.all([

@@ -103,7 +103,9 @@ describe('a proof', () => {
   it('of a cloud that works is green, leaves nothing, and tells no secret', async () => {
     const rig = await start();
     const report = await prove(rig);
-    expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([]);
+    expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([
+      ['other-computes', 'Every compute has a server already.'],
+    ]);
     expect(report).toMatchObject({ ok: true, leftovers: [] });
     expect(step(report, 'servers').detail['servers']).toHaveLength(2);
     expect(step(report, 'east-west').detail).toMatchObject({ across: 'cmp1 to cmp2', mtu: 1342 });
@@ -294,6 +296,24 @@ describe('a proof', () => {
       "with small packets, but not with 1342 bytes, the network's MTU",
     );
     expect(rig.reach.commands.find(c => c.includes('-s 1314'))).toBeDefined();
+  });
+
+  it('comes to every compute, in batches, and names those that are not well', async () => {
+    const hosts = ['cmp1', 'cmp2', 'cmp3', 'cmp4', 'cmp5'];
+    const rig = await start({ hosts });
+    const spec: VerifySpec = { ...rig.spec, maxComputes: 2, only: ['other-computes'] };
+    const report = await prove(rig, { spec });
+    expect(step(report, 'other-computes')).toMatchObject({
+      state: 'passed',
+      detail: { computes: ['cmp3', 'cmp4', 'cmp5'] },
+    });
+    const well = rig.cloud.consoleOf;
+    rig.cloud.consoleOf = s => (s.host === 'cmp4' ? 'GUEST-INIT\r\nGUEST-DHCP-FAILED' : well(s));
+    const bad = await prove(rig, { spec });
+    expect(step(bad, 'other-computes').reason).toMatch(
+      /^1 of 3 computes are not well: cmp4: The guest of \S+-other-2 on cmp4 asked for an address in vain\.$/,
+    );
+    expectNothingLeft(rig.cloud);
   });
 
   it('says in Nova’s words why a server did not move', async () => {
