@@ -1,5 +1,6 @@
 /** What servers are made of: a project with a plain user, a key, an image, a flavor. */
 import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import ssh2 from 'ssh2';
 import { makeSshKey } from '../../../provisioner/core/keys.js';
 import { setQuota } from '../../objects/compute.js';
@@ -124,7 +125,10 @@ export const image: Step<VerifyContext> = {
       title: 'The image',
       good: ['active'],
     });
-    return passed({ bytes: number(object, 'size') ?? 0, store: text(object, 'stores') });
+    const bytes = number(object, 'size') ?? 0;
+    const { size } = await stat(spec.guest.file);
+    if (bytes !== size) broken(`The image has ${size} bytes; Glance shows ${bytes}.`);
+    return passed({ bytes, store: text(object, 'stores') });
   },
   undo: sweepAway('image'),
 };
