@@ -1,8 +1,10 @@
 /** The proof of the cloud as a run of the journal: what it is told, and how its steps reach the event feed. */
 import type { CloudEventData, VerifyOptions, VerifyReport } from '../../provisioner/core/cloud-service.js';
 import type { Run } from '../../provisioner/core/journal.js';
-import { fail } from '../../provisioner/core/problem.js';
+import { asProblem, fail } from '../../provisioner/core/problem.js';
 import { type CloudModel, nodesWith } from '../model/cloud.js';
+import { SERVICES, type ServiceName } from '../openstack/services.js';
+import type { AskNodes, NodeAnswer } from '../verify/on-nodes.js';
 import type { StepReport, VerifySpec } from '../verify/types.js';
 import { CLEANUP, cleanUpCloud, STEPS, verifyCloud } from '../verify/verify.js';
 import type { PlannerDeps, ReadyPlan } from './planner.js';
@@ -18,6 +20,12 @@ const NESTED_FACTOR = 12;
 
 const has = (model: CloudModel, service: string) => nodesWith(model, service).length > 0;
 const names = (model: CloudModel, service: string) => nodesWith(model, service).map(n => n.name);
+
+/** The services that the site registers in the catalogue. Pure. */
+function catalogueServices(model: CloudModel): ServiceName[] {
+  const types = new Set(model.services.flatMap(s => s.endpoints.map(e => e.type)));
+  return (Object.keys(SERVICES) as ServiceName[]).filter(name => SERVICES[name].types.some(type => types.has(type)));
+}
 
 /** What is proved of this cloud. Pure. */
 export function verifySpec(model: CloudModel, guestFile: string, options: VerifyOptions): VerifySpec {
@@ -40,6 +48,9 @@ export function verifySpec(model: CloudModel, guestFile: string, options: Verify
       : null,
     dns,
     expect: {
+      services: catalogueServices(model),
+      // The proxies that we lay down speak S3.
+      s3: has(model, 'object-proxy'),
       computes: names(model, 'hypervisor'),
       networkHosts: provider.length > 0 ? names(model, 'network-agent') : [],
       volumeHosts: names(model, 'volume-backend'),
@@ -75,6 +86,31 @@ export function checkSteps(only: readonly string[] | undefined): void {
 
 const onlyCleanUp = (options: VerifyOptions) => options.only?.length === 1 && options.only[0] === CLEANUP.name;
 
+const LOOK_MS = 60_000;
+
+/** Scripts on the nodes with a service, over SSH. */
+const askNodes =
+  (plan: ReadyPlan, model: CloudModel, deps: PlannerDeps): AskNodes =>
+  (service, script, signal) =>
+    Promise.all(
+      nodesWith(model, service).map(async ({ name }): Promise<NodeAnswer> => {
+        const target = plan.targets.get(name);
+        if (!target) return { node: name, problem: 'there is no way to it by SSH.' };
+        try {
+          const { code, stdout, stderr } = await deps.executor.run(target, 'sh', {
+            stdin: script,
+            timeoutMs: LOOK_MS,
+            signal,
+          });
+          if (code === 0) return { node: name, output: stdout };
+          const words = plan.secrets.mask(stderr).trim().split('\n').slice(-2).join(' | ').slice(0, 300);
+          return { node: name, problem: `the look ended with code ${code}: ${words || 'it said nothing'}.` };
+        } catch (error) {
+          return { node: name, problem: asProblem(error, 'ssh-failed').message };
+        }
+      }),
+    );
+
 export async function runVerification(
   run: Run,
   plan: ReadyPlan,
@@ -101,6 +137,7 @@ export async function runVerification(
       admin,
       spec,
       clock: deps.clock,
+      nodes: askNodes(plan, model, deps),
       signal,
       onStep: event => {
         if (event.kind === 'waiting') return;

@@ -35,6 +35,8 @@ export interface Made {
   network?: { readonly id: string; readonly subnetId: string; readonly mtu: number };
   router?: string;
   group?: string;
+  /** Id of the rule that lets SSH in. */
+  sshRule?: string;
   servers?: readonly TestServer[];
   volume?: string;
   marker?: string;
@@ -60,9 +62,25 @@ export function made<K extends keyof Made>(context: VerifyContext, key: K): NonN
   return value;
 }
 
+export const LOST_SERVICE_HINT =
+  'The site has it: `halligan plan` shows what is not as it should be, `halligan apply` registers it in Keystone again.';
+
 /** A failure of the proof, in the operator's terms. */
 export const broken = (message: string, hint?: string, detail?: Record<string, unknown>): never =>
   fail('cloud-verify-failed', message, { ...(hint ? { hint } : {}), ...(detail ? { detail } : {}) });
+
+/**
+ * Whether the cloud has the service. One that the site has and the catalogue lacks is no reason to skip.
+ * @throws ProblemError cloud-verify-failed
+ */
+export async function offers(
+  { admin, spec }: Pick<VerifyContext, 'admin' | 'spec'>,
+  service: ServiceName,
+): Promise<boolean> {
+  if (await admin.has(service)) return true;
+  if (spec.expect?.services?.includes(service)) broken(`The catalogue lacks: ${service}.`, LOST_SERVICE_HINT);
+  return false;
+}
 
 /** What an API is given to answer, before the factor. */
 const REQUEST_MS = 60_000;

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { connect as connectTcp } from 'node:net';
 import { connect } from '../../provisioner/core/executor/connection.js';
 import { ProblemError, problem } from '../../provisioner/core/problem.js';
-import type { Reach } from './types.js';
+import type { Reach, TcpAnswer } from './types.js';
 
 const OUTPUT_MAX = 1024 * 1024;
 
@@ -36,16 +36,20 @@ export function createReach(
     connects: (address, port, { timeoutMs, signal }) =>
       new Promise(resolve => {
         const socket = connectTcp({ host: address, port });
-        const end = (taken: boolean) => {
+        const end = (answer: TcpAnswer) => {
           clearTimeout(timer);
           signal?.removeEventListener('abort', onAbort);
           socket.destroy();
-          resolve(taken);
+          resolve(answer);
         };
-        const onAbort = () => end(false);
-        const timer = setTimeout(() => end(false), timeoutMs);
+        const onAbort = () => end('silent');
+        const timer = setTimeout(() => end('silent'), timeoutMs);
         signal?.addEventListener('abort', onAbort, { once: true });
-        socket.once('connect', () => end(true)).once('error', () => end(false));
+        socket
+          .once('connect', () => end('taken'))
+          .once('error', (error: NodeJS.ErrnoException) =>
+            end(/^(ECONNREFUSED|ECONNRESET)$/.test(error.code ?? '') ? 'refused' : 'silent'),
+          );
       }),
 
     ssh: async (address, hostKey, privateKey, command, { user, timeoutMs, signal }) => {

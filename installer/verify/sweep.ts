@@ -17,6 +17,8 @@ export interface Scope {
   readonly projects: Set<string>;
   readonly users: Set<string>;
   readonly servers: Set<string>;
+  /** Of whatever was found or made, of all kinds: what is looked for on the nodes. */
+  readonly ids: Set<string>;
   /** Between two looks at what is being deleted. */
   readonly pollMs: number;
 }
@@ -27,6 +29,7 @@ export const newScope = (admin: OpenStackClient, prefix: string, pollMs = 1000):
   projects: new Set(),
   users: new Set(),
   servers: new Set(),
+  ids: new Set(),
   pollMs,
 });
 
@@ -406,7 +409,9 @@ export const SWEEP_ORDER: readonly (readonly SweepKind[])[] = [
 
 async function listOf(scope: Scope, kind: SweepKind, signal: AbortSignal): Promise<Found[]> {
   const sweeper = SWEEPERS[kind];
-  return (await scope.admin.has(sweeper.service)) ? sweeper.list(scope, signal) : [];
+  const list = (await scope.admin.has(sweeper.service)) ? await sweeper.list(scope, signal) : [];
+  for (const item of list) scope.ids.add(item.id);
+  return list;
 }
 
 /**

@@ -1,5 +1,8 @@
 /** What the proof of a cloud is told, and what it tells. */
 import type { CommandResult } from '../../provisioner/core/executor/types.js';
+import type { ServiceName } from '../openstack/services.js';
+
+export type TcpAnswer = 'taken' | 'refused' | 'silent';
 
 /** How the guests are reached from outside the cloud. */
 export interface Reach {
@@ -13,12 +16,15 @@ export interface Reach {
       readonly signal?: AbortSignal;
     },
   ): Promise<{ readonly sent: number; readonly received: number }>;
-  /** Whether a TCP connection is taken. */
+  /**
+   * What becomes of a TCP connection: `taken`; `refused` (a reset: the packet did get there); `silent` (no answer in time, or
+   * word from on the way that there is none).
+   */
   connects(
     address: string,
     port: number,
     options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
-  ): Promise<boolean>;
+  ): Promise<TcpAnswer>;
   /** One command. @throws ProblemError ssh-failed, host-key-mismatch, timed-out */
   ssh(
     address: string,
@@ -44,7 +50,7 @@ export interface GuestImage {
 }
 
 export interface ExternalNetworkSpec {
-  /** Of an existing network; left out: the first external one on the physical network. */
+  /** Of a network that must be there; left out: the first external one on the physical network. */
   readonly name?: string;
   /** Used to make one for the run when there is none. */
   readonly physicalNetwork: string;
@@ -64,13 +70,17 @@ export interface VerifySpec {
   readonly tenantCidr?: string;
   /** 192 MiB, 1 vCPU, 1 GiB unless said otherwise. */
   readonly flavor?: { readonly memoryMiB: number; readonly vcpus: number; readonly diskGiB: number };
-  /** Hosts that must be there, up; whatever the APIs show is checked in any case. */
+  /** What must be there, up; whatever the APIs show is checked in any case. */
   readonly expect?: {
+    /** In the catalogue; the five that every cloud has unless said otherwise. What is not named and not there is skipped. */
+    readonly services?: readonly ServiceName[];
+    /** The object store speaks S3. */
+    readonly s3?: boolean;
     readonly computes?: readonly string[];
     readonly networkHosts?: readonly string[];
     readonly volumeHosts?: readonly string[];
   };
-  /** At most so many computes get a server of their own; 8 unless said otherwise. */
+  /** So many computes get a server at the same time, the others in batches of as many; 8 unless said otherwise. */
   readonly maxComputes?: number;
   /** `https://cloud/horizon`; left out: no dashboard. */
   readonly dashboardUrl?: string;

@@ -4,6 +4,7 @@ import type { Clock } from '../../provisioner/core/clock.js';
 import { asProblem, fail } from '../../provisioner/core/problem.js';
 import type { OpenStackClient } from '../openstack/client.js';
 import type { VerifyContext } from './context.js';
+import { type AskNodes, leftOnNodes } from './on-nodes.js';
 import { createReach } from './reach.js';
 import { runSteps, type Step, selectSteps, undoSteps } from './runner.js';
 import { graphicalConsole } from './steps/console.js';
@@ -13,8 +14,8 @@ import { liveMigrate, migrate, serverSnapshot } from './steps/lifecycle.js';
 import { externalNetwork, network, router, securityGroup } from './steps/network.js';
 import { objectStore, s3 } from './steps/objects.js';
 import { flavor, identity, image, keypair } from './steps/prepare.js';
-import { eastWest, firewallClosed, firewallOpen, floatingIp, ssh } from './steps/reachability.js';
-import { dhcp, guestReady, metadata, servers } from './steps/servers.js';
+import { eastWest, firewallClosed, firewallOpen, firewallShut, floatingIp, ssh } from './steps/reachability.js';
+import { dhcp, guestReady, metadata, otherComputes, servers } from './steps/servers.js';
 import { bootFromVolume, bootVolume, volume, volumeAttach, volumeSnapshot } from './steps/volumes.js';
 import { findLeftovers, newScope, type Scope, SWEEP_ORDER, sweep } from './sweep.js';
 import type { Reach, StepEvent, StepReport, VerifyReport, VerifySpec } from './types.js';
@@ -41,6 +42,7 @@ export const STEPS: readonly Step<VerifyContext>[] = [
   firewallClosed,
   firewallOpen,
   ssh,
+  firewallShut,
   eastWest,
   graphicalConsole,
   volume,
@@ -51,6 +53,7 @@ export const STEPS: readonly Step<VerifyContext>[] = [
   serverSnapshot,
   migrate,
   liveMigrate,
+  otherComputes,
   objectStore,
   s3,
   dashboard,
@@ -72,6 +75,8 @@ export interface VerifyOptions {
   readonly clock: Clock;
   /** From this machine unless said otherwise. */
   readonly reach?: Reach;
+  /** Looks on the nodes for what the APIs no longer show; without it the APIs are believed. */
+  readonly nodes?: AskNodes;
   readonly signal?: AbortSignal;
   readonly onStep?: (event: StepEvent) => void;
   /** Between two looks at something that takes a while; 1000 unless said otherwise. */
@@ -104,6 +109,9 @@ async function sweepAll(scope: Scope, factor: number): Promise<string[]> {
     return [...said, `It is not known what is left: ${asProblem(error, 'cloud-api-failed').message}`];
   }
 }
+
+const below = async ({ nodes, spec }: VerifyOptions, scope: Scope): Promise<string[]> =>
+  nodes ? leftOnNodes(scope, nodes, spec.timeoutFactor ?? 1) : [];
 
 /**
  * Runs the proof. A failing step does not throw: it is in the report. What was made is deleted in reverse, also after
@@ -146,7 +154,7 @@ export async function verifyCloud(options: VerifyOptions): Promise<VerifyReport>
   const last = await cleanUp(clock, onStep, async () => {
     const failures = await undoSteps(chosen, started, context, { timeoutFactor: factor });
     return {
-      leftovers: started.size === 0 ? [] : await sweepAll(scope, factor),
+      leftovers: started.size === 0 ? [] : [...(await sweepAll(scope, factor)), ...(await below(options, scope))],
       // A first try that failed and a second that did not is worth knowing.
       detail: failures.length > 0 ? { tried: failures.map(f => `${f.name}: ${f.problem.message}`) } : {},
     };
@@ -167,7 +175,10 @@ export async function cleanUpCloud(options: VerifyOptions): Promise<VerifyReport
   const { step, leftovers } = await cleanUp(clock, options.onStep, async () => {
     const found = await findLeftovers(scope, AbortSignal.timeout(SWEEP_MS));
     return {
-      leftovers: found.length === 0 ? [] : await sweepAll(scope, spec.timeoutFactor ?? 1),
+      leftovers: [
+        ...(found.length === 0 ? [] : await sweepAll(scope, spec.timeoutFactor ?? 1)),
+        ...(await below(options, scope)),
+      ],
       detail: { found },
     };
   });

@@ -255,7 +255,11 @@ const stillRuns = (runId: string) => ({ hint: `Look at \`halligan run show ${run
 function addCloud(program: Command, deps: CliDeps): void {
   const cloud = program.command('cloud').description('the cloud that was laid down');
   withFormat(cloud.command('verify').description('prove that the cloud works, and remove again what that made'))
-    .option('--only <step>', 'this step and what it needs; may be given several times', collect)
+    .option(
+      '--only <step>',
+      'this step and what it needs; may be given several times. `cleanup` goes alone: it deletes what earlier proofs left',
+      collect,
+    )
     .option('--keep', 'leave what was made, to look at it')
     .option('--no-wait', 'end as soon as the run has begun')
     .option('--timeout <duration>', 'give up waiting after this time; the run goes on', parseDuration)

@@ -1,10 +1,13 @@
 /** The control plane says of itself that it is well: catalogue, token, services, agents. */
 import { asProblem } from '../../../provisioner/core/problem.js';
 import { items, maybeText, text } from '../../openstack/json.js';
-import { broken, call, until, type VerifyContext } from '../context.js';
+import { SERVICES, type ServiceName } from '../../openstack/services.js';
+import { broken, call, LOST_SERVICE_HINT, offers, until, type VerifyContext } from '../context.js';
 import { passed, type Step, skipped } from '../runner.js';
 
 const TOKENS = 5;
+/** Without these there is no cloud. */
+const ALWAYS: readonly ServiceName[] = ['identity', 'image', 'placement', 'compute', 'network'];
 
 export const catalogue: Step<VerifyContext> = {
   name: 'catalogue',
@@ -22,10 +25,13 @@ export const catalogue: Step<VerifyContext> = {
     }
     const tokenMs = Math.round((admin.clock.monotonicMs() - startMs) / TOKENS);
     const session = await admin.session(control.signal);
-    const missing = (['identity', 'image', 'placement', 'compute', 'network'] as const).filter(
-      type => !session.catalogue.some(service => service.type === type),
-    );
-    if (missing.length > 0) broken(`The catalogue lacks: ${missing.join(', ')}.`);
+    const wanted = [...new Set([...ALWAYS, ...(spec.expect?.services ?? [])])];
+    // An entry without an endpoint that the proof can use is as good as none.
+    const there = await Promise.all(wanted.map(service => admin.has(service)));
+    const inCatalogue = (service: ServiceName) =>
+      session.catalogue.some(entry => SERVICES[service].types.includes(entry.type));
+    const missing = wanted.filter((service, i) => !there[i] || !inCatalogue(service));
+    if (missing.length > 0) broken(`The catalogue lacks: ${missing.join(', ')}.`, LOST_SERVICE_HINT);
     const endpoints = session.catalogue.flatMap(service =>
       service.endpoints
         .filter(e => admin.region === '' || e.region === admin.region)
@@ -168,7 +174,7 @@ export const volumeServices: Step<VerifyContext> = {
   hint: 'On the host named: `systemctl status cinder-volume`, then /var/log/cinder/cinder-volume.log: a backend that cannot be reached shows there.',
   run: async (context, control) => {
     const { admin, spec } = context;
-    if (!(await admin.has('volume'))) return skipped('The cloud has no volume service.');
+    if (!(await offers(context, 'volume'))) return skipped('The cloud has no volume service.');
     const services = await until(context, control, async () => {
       const { body } = await call(admin, control, 'volume', 'GET', '/os-services');
       const all = items(body, 'services').map(s => ({
@@ -177,9 +183,15 @@ export const volumeServices: Step<VerifyContext> = {
         up: s['state'] === 'up',
         disabled: s['status'] === 'disabled',
       }));
+      // By kind: a scheduler on a volume host says nothing of its cinder-volume.
+      const backends = all.filter(s => s.what === 'cinder-volume');
+      const absent = ['cinder-scheduler', 'cinder-volume'].filter(
+        what => !all.some(s => s.what === what && s.up && !s.disabled),
+      );
       const fault =
-        faultsOf(all, spec.expect?.volumeHosts ?? [], 'cinder-volume') ??
-        (all.some(s => s.what === 'cinder-volume' && s.up && !s.disabled) ? undefined : 'no cinder-volume is up');
+        faultsOf(all, [], '') ??
+        faultsOf(backends, spec.expect?.volumeHosts ?? [], 'cinder-volume') ??
+        (absent.length > 0 ? `no ${absent.join(', ')} is up` : undefined);
       return fault === undefined ? { done: all } : { waitingFor: `Cinder's services: ${fault}` };
     });
     return passed({ services: services.map(s => `${s.what} on ${s.host}`).sort() });

@@ -127,11 +127,10 @@ export const dashboard: Step<VerifyContext> = {
     const title = /<title>\s*([^<]*?)\s*<\/title>/i.exec(home.reply.bytes.toString('utf8'))?.[1] ?? '';
     // Styles that were not collected leave a page that nobody can use.
     const style = /<link\b[^>]*href="([^"]+\.css[^"]*)"/i.exec(html)?.[1];
-    if (style) {
-      const url = new URL(style.replaceAll('&amp;', '&'), loginUrl).href;
-      const css = await send('GET', url).catch((error: unknown) => broken(asProblem(error).message));
-      if (css.status !== 200) broken(`The dashboard's style sheet answers ${css.status}: ${url}`);
-    }
+    if (!style) return broken(`The login page ${loginUrl} names no style sheet.`);
+    const url = new URL(style.replaceAll('&amp;', '&'), loginUrl).href;
+    const css = await send('GET', url).catch((error: unknown) => broken(asProblem(error).message));
+    if (css.status !== 200) broken(`The dashboard's style sheet answers ${css.status}: ${url}`);
     return passed({ page: loginUrl, title: title.replace(/\s+/g, ' ').slice(0, 80) });
   },
 };

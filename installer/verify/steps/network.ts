@@ -33,6 +33,11 @@ export const externalNetwork: Step<VerifyContext> = {
       context.made.external = { id: text(usable, 'id'), name: text(usable, 'name'), made: false };
       return passed({ network: text(usable, 'name'), madeForTheRun: false });
     }
+    if (wanted?.name !== undefined)
+      broken(
+        `The cloud has no external network ${wanted.name}, which the site describes.`,
+        '`halligan plan` shows that it is missing, `halligan apply` makes it again.',
+      );
     if (wanted === null) return skipped('The cloud has no external network, and none is described to make one.');
     const name = `${run}-external`;
     const { body } = await call(admin, control, 'network', 'POST', '/networks', {

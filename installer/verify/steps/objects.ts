@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { apiMessage } from '../../openstack/errors.js';
 import { Payload } from '../../openstack/http.js';
 import { at, text } from '../../openstack/json.js';
-import { broken, call, made, type VerifyContext } from '../context.js';
+import { broken, call, made, offers, type VerifyContext } from '../context.js';
 import { passed, type Step, type StepControl, skipped } from '../runner.js';
 import { signS3 } from '../sigv4.js';
 import { sweepAway } from './prepare.js';
@@ -39,7 +39,7 @@ export const objectStore: Step<VerifyContext> = {
   timeoutSeconds: 120,
   hint: SWIFT_HINT,
   run: async (context, control) => {
-    if (!(await context.admin.has('object-store'))) return skipped('The cloud has no object store.');
+    if (!(await offers(context, 'object-store'))) return skipped('The cloud has no object store.');
     const user = made(context, 'user');
     const container = `/${context.run}-container`;
     const put = (path: string, body: unknown, headers: Record<string, string> = {}) =>
@@ -87,7 +87,10 @@ export const s3: Step<VerifyContext> = {
   run: async (context, control) => {
     const { admin } = context;
     const info = await storeInfo(context, control);
-    if (info !== undefined && at(info, 's3api') === undefined) return skipped('The object store offers no S3.');
+    if (info !== undefined && at(info, 's3api') === undefined) {
+      if (context.spec.expect?.s3) broken('The object store offers no S3: `/info` does not name s3api.');
+      return skipped('The object store offers no S3.');
+    }
     const { userId, id } = made(context, 'project');
     const { body } = await call(
       made(context, 'user'),

@@ -1,5 +1,6 @@
 /** What servers are made of: a project with a plain user, a key, an image, a flavor. */
 import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import ssh2 from 'ssh2';
 import { makeSshKey } from '../../../provisioner/core/keys.js';
 import { setQuota } from '../../objects/compute.js';
@@ -41,9 +42,11 @@ export const identity: Step<VerifyContext> = {
     const plain = text(created[1].body, 'user', 'id');
     scope.projects.add(id);
     scope.users.add(plain);
+    scope.ids.add(id);
     const role = text(items(created[2].body, 'roles')[0], 'id');
     if (!role) broken('Keystone has no role `member`.');
-    const servers = Math.min(spec.maxComputes ?? 8, 8) + 6;
+    // Those of the first batch stay while further ones come and go.
+    const servers = 2 * (spec.maxComputes ?? 8) + 6;
     const memory = (spec.flavor?.memoryMiB ?? 192) + 64;
     const hasVolumes = await admin.has('volume');
     await Promise.all([
@@ -122,7 +125,10 @@ export const image: Step<VerifyContext> = {
       title: 'The image',
       good: ['active'],
     });
-    return passed({ bytes: number(object, 'size') ?? 0, store: text(object, 'stores') });
+    const bytes = number(object, 'size') ?? 0;
+    const { size } = await stat(spec.guest.file);
+    if (bytes !== size) broken(`The image has ${size} bytes; Glance shows ${bytes}.`);
+    return passed({ bytes, store: text(object, 'stores') });
   },
   undo: sweepAway('image'),
 };

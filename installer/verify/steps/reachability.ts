@@ -11,6 +11,10 @@ import { readConsole } from './servers.js';
 /** Headers of IPv4 and ICMP: what an MTU has less for a ping's payload. */
 const PING_HEADERS = 28;
 const COMMAND_MS = 60_000;
+/** One of three between guests: the first may wait for ARP. */
+const LOST_PERCENT = 34;
+/** To make a rule again after the step's time is up; within what the runner waits for a step that ends late. */
+const RESTORE_MS = 8_000;
 
 /** The two that the later steps work with. */
 export const pair = (context: VerifyContext): readonly [TestServer, TestServer] => {
@@ -89,9 +93,29 @@ export const floatingIp: Step<VerifyContext> = {
   undo: sweepAway('floating IP'),
 };
 
+const SSH_RULE = { protocol: 'tcp', port_range_min: 22, port_range_max: 22 } as const;
+
+/** A rule in the run's security group, for all of IPv4; its id. */
+async function letIn(
+  context: VerifyContext,
+  control: Pick<StepControl, 'signal' | 'timeoutFactor'>,
+  rule: Readonly<Record<string, string | number>>,
+): Promise<string> {
+  const { body } = await call(made(context, 'user'), control, 'network', 'POST', '/security-group-rules', {
+    security_group_rule: {
+      security_group_id: made(context, 'group'),
+      direction: 'ingress',
+      ethertype: 'IPv4',
+      remote_ip_prefix: '0.0.0.0/0',
+      ...rule,
+    },
+  });
+  return text(body, 'security_group_rule', 'id');
+}
+
 export const firewallClosed: Step<VerifyContext> = {
   name: 'firewall-closed',
-  title: 'A closed security group blocks ping and SSH',
+  title: 'Nothing answers to ping and SSH while the security group is closed',
   needs: ['floating-ip', 'guest-ready'],
   expectedSeconds: 4,
   timeoutSeconds: 60,
@@ -103,7 +127,8 @@ export const firewallClosed: Step<VerifyContext> = {
       reach.ping(address, { count: 2, timeoutMs: 1500, signal: control.signal }),
       reach.connects(address, 22, { timeoutMs: 2500, signal: control.signal }),
     ]);
-    const through = [...(received > 0 ? ['ping'] : []), ...(open ? ['SSH'] : [])];
+    // A refusal is an answer of the guest. That it is the firewall that keeps silent is proved by `firewall-shut`.
+    const through = [...(received > 0 ? ['ping'] : []), ...(open === 'silent' ? [] : ['SSH'])];
     if (through.length > 0) broken(`${through.join(' and ')} got through to ${address} although no rule lets it in.`);
     return passed({ address });
   },
@@ -118,17 +143,8 @@ export const firewallOpen: Step<VerifyContext> = {
   hint: 'Is the router’s gateway on a host with the external bridge (`ovn-nbctl lrp-get-gateway-chassis`)? Does this machine have a way to the external network? Look for ARP of the address on it.',
   run: async (context, control) => {
     const { reach } = context;
-    const security_group_id = made(context, 'group');
-    for (const rule of [{ protocol: 'icmp' }, { protocol: 'tcp', port_range_min: 22, port_range_max: 22 }])
-      await call(made(context, 'user'), control, 'network', 'POST', '/security-group-rules', {
-        security_group_rule: {
-          security_group_id,
-          direction: 'ingress',
-          ethertype: 'IPv4',
-          remote_ip_prefix: '0.0.0.0/0',
-          ...rule,
-        },
-      });
+    await letIn(context, control, { protocol: 'icmp' });
+    context.made.sshRule = await letIn(context, control, SSH_RULE);
     await Promise.all(
       pair(context).map(server =>
         until(context, control, async () => {
@@ -164,6 +180,66 @@ export const ssh: Step<VerifyContext> = {
   },
 };
 
+/** Silence for this long, or for so many times of what an answer took, is no slow answer. */
+const SILENCE_MS = 2500;
+const SILENCE_TIMES = 5;
+
+export const firewallShut: Step<VerifyContext> = {
+  name: 'firewall-shut',
+  title: 'Without its rule SSH is blocked again, while ping goes on',
+  needs: ['ssh'],
+  expectedSeconds: 5,
+  timeoutSeconds: 90,
+  hint: 'Rules that are taken away stay in force: look at the ACLs (`ovn-nbctl list ACL`) and whether ovn-controller on the compute follows its database.',
+  run: async (context, control) => {
+    const { reach, admin } = context;
+    const [a] = pair(context);
+    const address = a.floating!;
+    const knock = (timeoutMs: number) => reach.connects(address, 22, { timeoutMs, signal: control.signal });
+    const untilTaken = () =>
+      until(context, control, async () =>
+        (await knock(SILENCE_MS * control.timeoutFactor)) === 'taken'
+          ? { done: undefined }
+          : { waitingFor: `a connection to port 22 of ${a.name} at ${address}` },
+      );
+    await untilTaken();
+    const began = admin.clock.monotonicMs();
+    await untilTaken();
+    const patienceMs = Math.max(SILENCE_MS, SILENCE_TIMES * (admin.clock.monotonicMs() - began));
+    let shut = false;
+    try {
+      await call(
+        made(context, 'user'),
+        control,
+        'network',
+        'DELETE',
+        `/security-group-rules/${made(context, 'sshRule')}`,
+      );
+      await until(context, control, async () => {
+        const answer = await knock(patienceMs);
+        // The way itself must stand meanwhile, else silence says nothing of the firewall.
+        const { received } = await reach.ping(address, {
+          count: 1,
+          timeoutMs: Math.max(2000, patienceMs),
+          signal: control.signal,
+        });
+        control.signal.throwIfAborted();
+        if (answer !== 'silent')
+          return { waitingFor: `port 22 of ${address} to be shut; it still answers (${answer})` };
+        if (received === 0) return { waitingFor: `an answer of ${address} to a ping while port 22 is shut` };
+        return { done: undefined };
+      });
+      shut = true;
+    } finally {
+      // Also when the time is up: what comes after needs the rule.
+      const signal = shut ? control.signal : AbortSignal.timeout(RESTORE_MS);
+      context.made.sshRule = await letIn(context, { ...control, signal }, SSH_RULE);
+    }
+    await untilTaken();
+    return passed({ address, silentSeconds: Math.round(patienceMs / 100) / 10 });
+  },
+};
+
 /** Pings in the guest; a full-size one must not be fragmented. busybox has no -M, and Linux sets DF by itself on what fits. */
 export const pingCommand = (address: string, bytes?: number): string =>
   bytes === undefined
@@ -174,6 +250,8 @@ export const eastWest: Step<VerifyContext> = {
   name: 'east-west',
   title: 'Guests reach each other, with full-size packets too',
   needs: ['ssh'],
+  // While its rule is away nobody gets in.
+  after: ['firewall-shut'],
   expectedSeconds: 8,
   timeoutSeconds: 120,
   hint: 'Between two computes: do their tunnel addresses reach each other (UDP 6081 for geneve), and is the network below wide enough for the MTU plus the tunnel’s header?',
@@ -190,6 +268,8 @@ export const eastWest: Step<VerifyContext> = {
             ? `${a.name} does not reach ${b.name} at ${b.address} (${across}): ${(stderr || stdout).trim().slice(-200)}`
             : `${a.name} reaches ${b.name} (${across}) with small packets, but not with ${mtu} bytes, the network's MTU.`,
         );
+      if (Number(lost) > LOST_PERCENT)
+        broken(`${lost} % of the pings of ${a.name} to ${b.name} (${across}, ${bytes ?? 56} bytes) were lost.`);
       return Number(lost);
     };
     const small = await loss(undefined);
@@ -198,29 +278,43 @@ export const eastWest: Step<VerifyContext> = {
   },
 };
 
-/** Pings once a second until told to stop. */
+/** What became of pings that were sent once a second. */
+export interface PingWatch {
+  readonly sent: number;
+  readonly lost: number;
+  /** The longest time from one answer to the next, or to the end. */
+  readonly silenceMs: number;
+}
+
+/** Pings once a second until told to stop; `timeoutMs` is what an answer may take. */
 export function watchPings(
-  context: VerifyContext,
+  { reach, admin: { clock } }: Pick<VerifyContext, 'reach' | 'admin'>,
   address: string,
-): { stop(): Promise<{ sent: number; lost: number }> } {
+  timeoutMs: number,
+): { stop(): Promise<PingWatch> } {
   const stop = new AbortController();
   let sent = 0;
   let lost = 0;
+  let answeredMs = clock.monotonicMs();
+  let silenceMs = 0;
   const done = (async () => {
     while (!stop.signal.aborted) {
-      const { received } = await context.reach
-        .ping(address, { count: 1, timeoutMs: 1000 })
-        .catch(() => ({ received: 0 }));
+      const { received } = await reach.ping(address, { count: 1, timeoutMs }).catch(() => ({ received: 0 }));
       sent++;
-      if (received === 0) lost++;
-      else await sleep(1000, stop.signal);
+      silenceMs = Math.max(silenceMs, clock.monotonicMs() - answeredMs);
+      if (received === 0) {
+        lost++;
+        continue;
+      }
+      answeredMs = clock.monotonicMs();
+      await sleep(1000, stop.signal);
     }
   })();
   return {
     stop: async () => {
       stop.abort();
       await done;
-      return { sent, lost };
+      return { sent, lost, silenceMs };
     },
   };
 }

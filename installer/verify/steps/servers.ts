@@ -1,8 +1,10 @@
 /** A server on each compute, and what its guest says on its console. */
+import { asProblem } from '../../../provisioner/core/problem.js';
 import { at, isObject, items, text } from '../../openstack/json.js';
 import { type ConsoleFacts, isOwnMetadata, readCloudInit, readMarkers } from '../console-log.js';
 import { broken, call, made, type TestServer, until, untilStatus, type VerifyContext } from '../context.js';
-import { passed, type Step, type StepControl } from '../runner.js';
+import { passed, type Step, type StepControl, skipped } from '../runner.js';
+import { sweep } from '../sweep.js';
 import { sweepAway } from './prepare.js';
 
 /** What to look at, by what Nova says. Pure. */
@@ -76,6 +78,7 @@ export async function bootServer(
   );
   const id = text(body, 'server', 'id');
   context.scope.servers.add(id);
+  context.scope.ids.add(id);
   const server = await untilActive(context, control, id, name);
   const at = text(server, 'OS-EXT-SRV-ATTR:host');
   if (host !== undefined && at !== host) broken(`Server ${name} was to run on ${host}; Nova put it on ${at}.`);
@@ -151,9 +154,13 @@ export function placement(computes: readonly string[], most: number): { letter: 
   }));
 }
 
+/** Servers that there are at the same time, one per compute. */
+export const BATCH = 8;
+const BATCH_MS = 400_000;
+
 export const servers: Step<VerifyContext> = {
   name: 'servers',
-  title: 'A server on each compute',
+  title: 'A server on each compute, up to a batch of them',
   needs: ['compute-services', 'network-agents', 'image', 'flavor', 'keypair', 'network', 'security-group'],
   expectedSeconds: 15,
   timeoutSeconds: 300,
@@ -161,20 +168,60 @@ export const servers: Step<VerifyContext> = {
   run: async (context, control) => {
     const computes = made(context, 'computes');
     if (computes.length === 0) broken('No compute is up and enabled.');
-    const most = context.spec.maxComputes ?? 8;
+    const most = context.spec.maxComputes ?? BATCH;
     context.made.servers = await Promise.all(
       placement(computes, most).map(({ letter, host }) =>
         bootServer(context, control, { letter, host, image: made(context, 'image') }),
       ),
     );
-    const left = computes.slice(most);
-    return passed({
-      servers: context.made.servers.map(s => `${s.name} on ${s.host}: ${s.address}`),
-      ...(left.length > 0 ? { notTried: left } : {}),
-    });
+    return passed({ servers: context.made.servers.map(s => `${s.name} on ${s.host}: ${s.address}`) });
   },
   undo: sweepAway('server'),
 };
+
+/** The guest has the address and the MTU that Neutron gave it. */
+async function untilLeased(context: VerifyContext, control: StepControl, server: TestServer): Promise<string> {
+  const { mtu } = made(context, 'network');
+  return until(context, control, async () => {
+    const facts = await readConsole(context, control, server);
+    if (facts.dhcp === 'failed')
+      return broken(`The guest of ${server.name} on ${server.host} asked for an address in vain.`);
+    if (!facts.dhcp)
+      return {
+        waitingFor: `the guest of ${server.name} on ${server.host} to get an address; its last words: ${facts.tail || '(none)'}`,
+      };
+    if (facts.dhcp.address !== server.address)
+      return broken(`The guest of ${server.name} got ${facts.dhcp.address}, Neutron gave it ${server.address}.`);
+    if (mtu > 0 && facts.dhcp.mtu !== null && facts.dhcp.mtu !== mtu)
+      return broken(`The guest of ${server.name} was told an MTU of ${facts.dhcp.mtu}; the network has ${mtu}.`);
+    return { done: `${server.name}: ${facts.dhcp.address}${facts.dhcp.mtu ? `, MTU ${facts.dhcp.mtu}` : ''}` };
+  });
+}
+
+/** The guest has read its own metadata, and was given the public key. */
+async function untilOwnMetadata(context: VerifyContext, control: StepControl, server: TestServer): Promise<string> {
+  const { body } = await call(made(context, 'operator'), control, 'compute', 'GET', `/servers/${server.id}`);
+  const instanceName = text(body, 'server', 'OS-EXT-SRV-ATTR:instance_name');
+  return until(context, control, async () => {
+    const facts = await readConsole(context, control, server);
+    const said = facts.metadata;
+    if (said && 'failed' in said)
+      return broken(`The guest of ${server.name} on ${server.host} got no metadata: ${said.failed}.`);
+    if (said && isOwnMetadata(said, { id: server.id, name: server.name, instanceName })) {
+      if (facts.keyBytes === 0) return broken(`The guest of ${server.name} was given no public key.`);
+      if (facts.keyBytes !== null || facts.ready) return { done: `${server.name}: ${said.instance || said.hostname}` };
+    } else if (facts.ready)
+      // A guest that is ready says no more.
+      return broken(
+        said && (said.hostname || said.instance)
+          ? `The guest of ${server.name} read the metadata of another: host name ${said.hostname}, instance ${said.instance}.`
+          : `The guest of ${server.name} on ${server.host} got no answer from 169.254.169.254.`,
+      );
+    return {
+      waitingFor: `the guest of ${server.name} to read its metadata; its last words: ${facts.tail || '(none)'}`,
+    };
+  });
+}
 
 export const dhcp: Step<VerifyContext> = {
   name: 'dhcp',
@@ -184,25 +231,7 @@ export const dhcp: Step<VerifyContext> = {
   timeoutSeconds: 240,
   hint: 'Is the guest running (`openstack console log show`)? If it asks in vain: ovn-controller on its compute, or Neutron’s DHCP agent, does not answer.',
   run: async (context, control) => {
-    const { mtu } = made(context, 'network');
-    const leases = await Promise.all(
-      made(context, 'servers').map(server =>
-        until(context, control, async () => {
-          const facts = await readConsole(context, control, server);
-          if (facts.dhcp === 'failed')
-            return broken(`The guest of ${server.name} on ${server.host} asked for an address in vain.`);
-          if (!facts.dhcp)
-            return {
-              waitingFor: `the guest of ${server.name} on ${server.host} to get an address; its last words: ${facts.tail || '(none)'}`,
-            };
-          if (facts.dhcp.address !== server.address)
-            return broken(`The guest of ${server.name} got ${facts.dhcp.address}, Neutron gave it ${server.address}.`);
-          if (mtu > 0 && facts.dhcp.mtu !== null && facts.dhcp.mtu !== mtu)
-            return broken(`The guest of ${server.name} was told an MTU of ${facts.dhcp.mtu}; the network has ${mtu}.`);
-          return { done: `${server.name}: ${facts.dhcp.address}${facts.dhcp.mtu ? `, MTU ${facts.dhcp.mtu}` : ''}` };
-        }),
-      ),
-    );
+    const leases = await Promise.all(made(context, 'servers').map(server => untilLeased(context, control, server)));
     return passed({ leases });
   },
 };
@@ -215,32 +244,7 @@ export const metadata: Step<VerifyContext> = {
   timeoutSeconds: 120,
   hint: 'Look at the metadata agent on the compute (neutron-ovn-metadata-agent.log) and at nova’s metadata API; both must share metadata_proxy_shared_secret.',
   run: async (context, control) => {
-    const read = await Promise.all(
-      made(context, 'servers').map(async server => {
-        const { body } = await call(made(context, 'operator'), control, 'compute', 'GET', `/servers/${server.id}`);
-        const instanceName = text(body, 'server', 'OS-EXT-SRV-ATTR:instance_name');
-        return until(context, control, async () => {
-          const facts = await readConsole(context, control, server);
-          const said = facts.metadata;
-          if (said && 'failed' in said)
-            return broken(`The guest of ${server.name} on ${server.host} got no metadata: ${said.failed}.`);
-          if (said && isOwnMetadata(said, { id: server.id, name: server.name, instanceName })) {
-            if (facts.keyBytes === 0) return broken(`The guest of ${server.name} was given no public key.`);
-            if (facts.keyBytes !== null || facts.ready)
-              return { done: `${server.name}: ${said.instance || said.hostname}` };
-          } else if (facts.ready)
-            // A guest that is ready says no more.
-            return broken(
-              said && (said.hostname || said.instance)
-                ? `The guest of ${server.name} read the metadata of another: host name ${said.hostname}, instance ${said.instance}.`
-                : `The guest of ${server.name} on ${server.host} got no answer from 169.254.169.254.`,
-            );
-          return {
-            waitingFor: `the guest of ${server.name} to read its metadata; its last words: ${facts.tail || '(none)'}`,
-          };
-        });
-      }),
-    );
+    const read = await Promise.all(made(context, 'servers').map(server => untilOwnMetadata(context, control, server)));
     return passed({ read });
   },
 };
@@ -260,3 +264,65 @@ export const guestReady: Step<VerifyContext> = {
     return passed();
   },
 };
+
+export const otherComputes: Step<VerifyContext> = {
+  name: 'other-computes',
+  title: 'A server on each of the other computes: address, metadata, ready',
+  needs: ['guest-ready'],
+  // What works in the first guests is not disturbed by many more that start.
+  after: ['boot-from-volume', 'volume-snapshot', 'server-image', 'live-migrate'],
+  expectedSeconds: 40,
+  timeoutSeconds: 3600,
+  hint: 'Look at nova-compute’s log on the computes named, and at ovn-controller’s.',
+  run: async (context, control) => {
+    const most = Math.max(1, context.spec.maxComputes ?? BATCH);
+    const others = made(context, 'computes').slice(most);
+    if (others.length === 0) return skipped('Every compute has a server already.');
+    const faults: string[] = [];
+    for (let first = 0; first < others.length; first += most) {
+      const batch = others.slice(first, first + most);
+      // One host that hangs must not cost the others their turn.
+      const deadline = AbortSignal.timeout(BATCH_MS * control.timeoutFactor);
+      const signal = AbortSignal.any([control.signal, deadline]);
+      const ended = await Promise.all(
+        batch.map(async (host, i) => {
+          let waiting = '';
+          const mine: StepControl = {
+            ...control,
+            signal,
+            waitingFor: what => {
+              waiting = what;
+              control.waitingFor(what);
+            },
+          };
+          try {
+            const server = await bootServer(context, mine, {
+              letter: `other-${first + i + 1}`,
+              host,
+              image: made(context, 'image'),
+            });
+            await untilLeased(context, mine, server);
+            await untilOwnMetadata(context, mine, server);
+            await untilReady(context, mine, server);
+            return undefined;
+          } catch (error) {
+            control.signal.throwIfAborted();
+            return `${host}: ${deadline.aborted ? `still waiting for ${waiting}` : asProblem(error, 'cloud-verify-failed').message}`;
+          }
+        }),
+      );
+      faults.push(...ended.filter(fault => fault !== undefined));
+      control.waitingFor(`the servers on ${batch.join(', ')} to be deleted`);
+      const left = await sweep(context.scope, ['server'], control.signal, isOther);
+      if (left.length > 0) broken(`Not deleted: ${left.join('; ')}`);
+    }
+    if (faults.length > 0) broken(`${faults.length} of ${others.length} computes are not well: ${faults.join('; ')}`);
+    return passed({ computes: others });
+  },
+  undo: async (context, control) => {
+    const left = await sweep(context.scope, ['server'], control.signal, isOther);
+    if (left.length > 0) broken(`Not deleted: ${left.join('; ')}`);
+  },
+};
+
+const isOther = (found: { readonly name: string }): boolean => /-other-\d+$/.test(found.name);

@@ -26,6 +26,7 @@ async function makeVolume(
     volume: { name: `${context.run}-${suffix}`, size: 1, ...source },
   });
   const id = text(body, 'volume', 'id');
+  context.scope.ids.add(id);
   await untilVolume(context, control, id, ['available']);
   return id;
 }
@@ -113,6 +114,7 @@ export const volumeAttach: Step<VerifyContext> = {
   name: 'volume-attach',
   title: 'What one guest writes to a volume, another reads',
   needs: ['volume', 'ssh'],
+  after: ['firewall-shut'],
   // Pings of the other step would share the guest's one CPU: nothing wrong with that, only slow.
   expectedSeconds: 25,
   timeoutSeconds: 300,

@@ -67,6 +67,8 @@ export interface FakeCloud {
   consoleOf: (server: ServerSim) => string;
   /** Called for each migration: where it goes, or why not. */
   migrationFault: string | null;
+  /** Guests that are moved while they run are started anew in truth. */
+  liveRestarts: boolean;
   /** Things whose deletion is refused: by name. */
   undeletable: Set<string>;
   readonly hostKeys: Map<string, string>;
@@ -159,6 +161,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
         'GUEST-READY up=10.00',
       ].join('\r\n'),
     migrationFault: null,
+    liveRestarts: false,
     undeletable: new Set(),
     hostKeys: new Map(),
     close: async () => {},
@@ -226,8 +229,9 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
 
     if (path === '/identity/v3/auth/tokens') return login(json(), send);
     if (path.startsWith('/horizon')) return horizon(method, path, bytes.toString(), request, response);
-    if (path === '/vnc_auto.html') return send(200, Buffer.from('<title>noVNC</title>'));
-    if (path === '/info') return send(200, { swift: {}, slo: {}, s3api: {} });
+    if (path === '/vnc_lite.html') return send(200, Buffer.from('<title>noVNC</title>'));
+    if (path === '/info')
+      return send(200, { swift: {}, slo: {}, ...(options.without?.includes('s3api') ? {} : { s3api: {} }) });
     if (request.headers.authorization?.startsWith('AWS4-HMAC-SHA256')) return s3(method, path, bytes, send);
 
     const token = /^t:([^:]*):([^:]*):(\d+)$/.exec(String(request.headers['x-auth-token'] ?? ''));
@@ -483,7 +487,7 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { volumeAttachment: { device: '/dev/vdb', volumeId } });
     }
     if (sub === 'remote-consoles')
-      return send(200, { remote_console: { url: `${cloud.url}/vnc_auto.html?path=%3Ftoken%3Dconsole-token` } });
+      return send(200, { remote_console: { url: `${cloud.url}/vnc_lite.html?path=%3Ftoken%3Dconsole-token` } });
     if (sub === 'os-instance-actions')
       return send(
         200,
@@ -520,8 +524,13 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
         return send(202);
       }
       if ('confirmResize' in action) server.status = 'ACTIVE';
-      if ('os-migrateLive' in action && !cloud.migrationFault)
+      if ('os-migrateLive' in action && !cloud.migrationFault) {
         server.host = String((action['os-migrateLive'] as Row)['host']);
+        if (cloud.liveRestarts) {
+          server.boots++;
+          cloud.hostKeys.set(server.id, fakeHostKey());
+        }
+      }
       if ('os-migrateLive' in action && cloud.migrationFault)
         table('migrations').push({ status: 'error', created_at: '1' });
       return send(202);
@@ -633,11 +642,13 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { [key]: rows.find(r => r['id'] === id) });
     }
     if (method === 'DELETE') {
-      // Neutron's own ports go with their network.
-      const own = (p: Row) => p['device_owner'] === 'network:distributed';
-      if (name === 'networks' && table('ports').some(p => p['network_id'] === id && !own(p)))
-        return send(409, { NeutronError: { message: 'ports in use' } });
-      if (name === 'networks') tables['ports'] = table('ports').filter(p => p['network_id'] !== id);
+      if (name === 'networks') {
+        // Neutron takes its own ports (AUTO_DELETE_PORT_OWNERS) along; those of others keep the network.
+        const own = (p: Row) => /^network:(dhcp|distributed)$/.test(String(p['device_owner']));
+        if (table('ports').some(p => p['network_id'] === id && !own(p)))
+          return send(409, { NeutronError: { message: 'ports in use' } });
+        tables['ports'] = table('ports').filter(p => p['network_id'] !== id);
+      }
       return remove(rows, id, send);
     }
     send(200, { [key]: rows.find(r => r['id'] === id) });

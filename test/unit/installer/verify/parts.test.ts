@@ -1,6 +1,10 @@
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { isOwnMetadata, readCloudInit, readMarkers } from '../../../../installer/verify/console-log.js';
-import { readPing } from '../../../../installer/verify/reach.js';
+import { LOOKS, ofTheProof } from '../../../../installer/verify/on-nodes.js';
+import { createReach, readPing } from '../../../../installer/verify/reach.js';
 import { renderReport } from '../../../../installer/verify/report.js';
 import { signS3 } from '../../../../installer/verify/sigv4.js';
 import { websocketUrl } from '../../../../installer/verify/steps/console.js';
@@ -10,6 +14,60 @@ import { placement, serverHint } from '../../../../installer/verify/steps/server
 import { fakeHostKey } from '../openstack/fake-cloud.js';
 
 const KEY = fakeHostKey();
+
+describe('what is left on nodes', () => {
+  const id = '0b7a1c52-9d7e-4d4c-8f5e-0123456789ab';
+  const project = '0b7a1c529d7e4d4c8f5e0123456789ab';
+  const scope = { prefix: 'halligan-verify-3fa9c1', ids: new Set([id, project, 'u1/halligan-verify-3fa9c1-key', 'a']) };
+
+  it('is told by ids and names of the run, in whatever they are wrapped', () => {
+    const lines = [
+      `libvirt domain ${id}`,
+      `folder of a server ${id}_del`,
+      `RBD image volume-${id}.deleted`,
+      `logical volume _snapshot-${id}`,
+      `iSCSI target iqn.2010-10.org.openstack:volume-${id}`,
+      `iSCSI session tcp: [1] 10.0.0.5:3260,1 iqn.2010-10.org.openstack:volume-${id} (non-flash)`,
+      `OVN port_group pg_${id.replaceAll('-', '_')},"{""neutron:security_group_id""=""${id}""}"`,
+      `OVN logical_switch_port 77,"{""neutron:project_id""=""${project}""}"`,
+      'OVN logical_switch neutron-5,"{""neutron:network_name""=halligan-verify-3fa9c1-network}"',
+    ];
+    expect(ofTheProof(lines.join('\n'), scope)).toEqual([
+      ...lines.slice(0, 6).map(line => line.split(',')[0]),
+      `OVN port_group pg_${id.replaceAll('-', '_')}`,
+      'OVN logical_switch_port 77',
+      'OVN logical_switch neutron-5',
+    ]);
+  });
+
+  it('is nothing of others, nor what is no line of a look', () => {
+    const others = [
+      'libvirt domain ',
+      'libvirt domain 0b7a1c52-9d7e-4d4c-8f5e-0123456789ac',
+      'folder of a server _base',
+      'OVN logical_switch neutron-5,"{""neutron:network_name""=halligan-verify-000000-network}"',
+      `warning: ${id}`,
+    ];
+    expect(ofTheProof(others.join('\n'), scope)).toEqual([]);
+  });
+
+  it('is looked for by scripts that a shell can read', () => {
+    for (const script of Object.values(LOOKS)) execFileSync('sh', ['-n'], { input: script });
+  });
+});
+
+describe('a TCP connection', () => {
+  it('is taken, or refused by who is there', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const { connects } = createReach();
+    expect(await connects('127.0.0.1', port, { timeoutMs: 5000 })).toBe('taken');
+    server.close();
+    await once(server, 'close');
+    expect(await connects('127.0.0.1', port, { timeoutMs: 5000 })).toBe('refused');
+  });
+});
 
 describe('a console', () => {
   const log = [

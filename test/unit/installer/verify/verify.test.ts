@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { createOpenStackClient, type OpenStackClient } from '../../../../installer/openstack/client.js';
+import type { AskNodes } from '../../../../installer/verify/on-nodes.js';
 import { renderReport } from '../../../../installer/verify/report.js';
 import type { StepReport, VerifyReport, VerifySpec } from '../../../../installer/verify/types.js';
 import { cleanUpCloud, STEPS, verifyCloud } from '../../../../installer/verify/verify.js';
@@ -102,7 +103,9 @@ describe('a proof', () => {
   it('of a cloud that works is green, leaves nothing, and tells no secret', async () => {
     const rig = await start();
     const report = await prove(rig);
-    expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([]);
+    expect(report.steps.filter(s => s.state !== 'passed').map(s => [s.name, s.reason])).toEqual([
+      ['other-computes', 'Every compute has a server already.'],
+    ]);
     expect(report).toMatchObject({ ok: true, leftovers: [] });
     expect(step(report, 'servers').detail['servers']).toHaveLength(2);
     expect(step(report, 'east-west').detail).toMatchObject({ across: 'cmp1 to cmp2', mtu: 1342 });
@@ -150,6 +153,49 @@ describe('a proof', () => {
     // Two servers on the only compute; the resize is taken there.
     expect(step(report, 'migrate').detail).toEqual({ resizedOn: 'cmp1' });
     expectNothingLeft(rig.cloud);
+  });
+
+  it('fails when the cloud has lost what the site has, and does not skip it', async () => {
+    for (const [type, service] of [
+      ['object-store', 'object-store'],
+      ['volumev3', 'volume'],
+    ] as const) {
+      const rig = await start({ without: [type] });
+      const expected = { services: ['volume', 'object-store'] as const };
+      const report = await prove(rig, { spec: { ...rig.spec, expect: expected, only: ['object-store', 'volume'] } });
+      expect(report.ok).toBe(false);
+      expect(step(report, 'catalogue')).toMatchObject({
+        state: 'failed',
+        reason: `The catalogue lacks: ${service}.`,
+        hint: expect.stringContaining('halligan apply'),
+      });
+    }
+  });
+
+  it('fails when S3 or the external network of the site is not there', async () => {
+    const rig = await start({ without: ['s3api'] });
+    const report = await prove(rig, {
+      spec: {
+        ...rig.spec,
+        expect: { s3: true },
+        external: { ...rig.spec.external!, name: 'public' },
+        only: ['s3', 'external-network'],
+      },
+    });
+    expect(step(report, 's3').reason).toContain('offers no S3');
+    expect(step(report, 'external-network').reason).toContain('no external network public, which the site describes');
+    // Where the site does not say so, it is only skipped.
+    const modest = await prove(rig, { spec: { ...rig.spec, only: ['s3'] } });
+    expect(step(modest, 's3').state).toBe('skipped');
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('is not content with a scheduler on a volume host whose cinder-volume is gone', async () => {
+    const rig = await start();
+    const report = await prove(rig, {
+      spec: { ...rig.spec, only: ['volume-services'], expect: { volumeHosts: ['ctl', 'vol'] }, timeoutFactor: 0.01 },
+    });
+    expect(step(report, 'volume-services').reason).toContain('no cinder-volume of ctl is up');
   });
 
   it('of one compute that does not resize in place skips that', async () => {
@@ -216,6 +262,32 @@ describe('a proof', () => {
     expect(step(report, 'ssh').state).toBe('skipped');
   });
 
+  it('takes a refused connection for one that got through', async () => {
+    const rig = await start();
+    rig.reach.closedPort = 'refused';
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['ssh'] } });
+    expect(step(report, 'firewall-closed').reason).toMatch(/^SSH got through to 10\.78/);
+  });
+
+  it('fails when a rule that is taken away stays in force, and makes it again', async () => {
+    const rig = await start();
+    rig.reach.neverShuts = true;
+    let rules: unknown[] = [];
+    const report = await prove(rig, {
+      spec: { ...rig.spec, only: ['firewall-shut', 'east-west'], timeoutFactor: 0.02 },
+      onStep: event => {
+        if (event.kind === 'started' && event.name === 'east-west')
+          rules = rig.cloud.tables['security_groups']!.flatMap(g => g['security_group_rules'] as unknown[]);
+      },
+    });
+    expect(step(report, 'firewall-shut')).toMatchObject({
+      state: 'failed',
+      reason: expect.stringContaining('still waiting for port 22 of 10.78.0.'),
+    });
+    expect(rules.filter(r => (r as { protocol?: string }).protocol === 'tcp')).toHaveLength(1);
+    expect(step(report, 'east-west').state).toBe('passed');
+  });
+
   it('sees an MTU that is too wide for the network below', async () => {
     const rig = await start();
     rig.reach.mtuLimit = 1200;
@@ -226,6 +298,24 @@ describe('a proof', () => {
     expect(rig.reach.commands.find(c => c.includes('-s 1314'))).toBeDefined();
   });
 
+  it('comes to every compute, in batches, and names those that are not well', async () => {
+    const hosts = ['cmp1', 'cmp2', 'cmp3', 'cmp4', 'cmp5'];
+    const rig = await start({ hosts });
+    const spec: VerifySpec = { ...rig.spec, maxComputes: 2, only: ['other-computes'] };
+    const report = await prove(rig, { spec });
+    expect(step(report, 'other-computes')).toMatchObject({
+      state: 'passed',
+      detail: { computes: ['cmp3', 'cmp4', 'cmp5'] },
+    });
+    const well = rig.cloud.consoleOf;
+    rig.cloud.consoleOf = s => (s.host === 'cmp4' ? 'GUEST-INIT\r\nGUEST-DHCP-FAILED' : well(s));
+    const bad = await prove(rig, { spec });
+    expect(step(bad, 'other-computes').reason).toMatch(
+      /^1 of 3 computes are not well: cmp4: The guest of \S+-other-2 on cmp4 asked for an address in vain\.$/,
+    );
+    expectNothingLeft(rig.cloud);
+  });
+
   it('says in Nova’s words why a server did not move', async () => {
     const rig = await start();
     rig.cloud.migrationFault = 'MigrationPreCheckError: CPU model is not supported';
@@ -234,6 +324,27 @@ describe('a proof', () => {
       /did not move .* from cmp1 to cmp2: MigrationPreCheckError: CPU model/,
     );
     expectNothingLeft(rig.cloud);
+  });
+
+  it('does not take a guest that was started anew for one that moved while it ran', async () => {
+    const rig = await start();
+    rig.cloud.liveRestarts = true;
+    const report = await prove(rig, { spec: { ...rig.spec, only: ['live-migrate'] } });
+    expect(step(report, 'live-migrate').reason).toMatch(/is on cmp2, but it was started anew there/);
+    expectNothingLeft(rig.cloud);
+  });
+
+  it('judges how long a guest is silent while it moves', async () => {
+    const rig = await start();
+    const report = await prove(rig, {
+      // Silent from the order of the move on, for longer than 15 s times this.
+      spec: { ...rig.spec, only: ['live-migrate'], timeoutFactor: 0.02 },
+      onStep: event => {
+        if (event.kind === 'waiting' && event.waitingFor.endsWith('before the move')) rig.reach.deaf = true;
+        if (event.kind === 'waiting' && event.waitingFor.endsWith('after the move')) rig.reach.slowSshMs = 600;
+      },
+    });
+    expect(step(report, 'live-migrate').reason).toMatch(/did not answer for [\d.]+ s while it moved; up to 0.3 s/);
   });
 
   it('names services that are down, and waits for them first', async () => {
@@ -282,6 +393,63 @@ describe('a proof', () => {
     expect(report.leftovers.find(l => l.startsWith('server'))).toMatch(/-b \(ACTIVE\)/);
     expect(step(report, 'cleanup')).toMatchObject({ state: 'failed', reason: expect.stringContaining('Left over: ') });
   }, 60_000);
+
+  it('looks on the nodes for what the APIs no longer show, and only for its own', async () => {
+    const rig = await start();
+    const theirs = '0b7a1c52-9d7e-4d4c-8f5e-000000000001';
+    let server = '';
+    const nodes: AskNodes = async (service, script) => {
+      expect(script).toMatch(/^set -eu\n/);
+      if (service === 'hypervisor')
+        return [
+          { node: 'cmp1', output: `libvirt domain ${theirs}\nlibvirt domain ${server}\nfolder of a server _base\n` },
+          { node: 'cmp2', output: `libvirt domain ${theirs}\n` },
+        ];
+      return service === 'volume-backend'
+        ? [{ node: 'vol', problem: 'it could not be reached.' }]
+        : [{ node: 'ctl', output: `OVN port_group pg_${theirs.replaceAll('-', '_')},"{a=b}"\n` }];
+    };
+    const report = await prove(rig, {
+      nodes,
+      spec: { ...rig.spec, only: ['dhcp'], timeoutFactor: 0.05 },
+      onStep: event => {
+        if (event.kind === 'started' && event.name === 'dhcp') server = rig.cloud.servers[0]!.id;
+      },
+    });
+    expect(report.ok).toBe(false);
+    expect(report.leftovers).toEqual([
+      `libvirt domain ${server} on cmp1`,
+      'It is not known what is left on vol: it could not be reached.',
+    ]);
+    expect(step(report, 'cleanup').state).toBe('failed');
+    // What is only on its way out is waited for.
+    let looks = 0;
+    const patient = await cleanUpCloud({
+      admin: rig.admin,
+      clock: systemClock,
+      spec: rig.spec,
+      nodes: async node => [{ node, output: ++looks < 4 ? 'OVN nat 1.2.3.4,x=halligan-verify-012345-router\n' : '' }],
+      pollMs: 20,
+    });
+    expect(patient).toMatchObject({ ok: true, leftovers: [] });
+    expect(looks).toBe(6);
+    const cleaned = await cleanUpCloud({
+      admin: rig.admin,
+      clock: systemClock,
+      spec: { ...rig.spec, timeoutFactor: 0.01 },
+      nodes: async service => [
+        {
+          node: 'ctl',
+          output:
+            service === 'network-control'
+              ? 'OVN logical_switch neutron-1,neutron:network_name=halligan-verify-012345-network\n'
+              : '',
+        },
+      ],
+      pollMs: 20,
+    });
+    expect(cleaned.leftovers).toEqual(['OVN logical_switch neutron-1 on ctl']);
+  });
 
   it('that was killed is cleaned up later, and only what is its own', async () => {
     const rig = await start();
