@@ -256,6 +256,7 @@ export async function makePlan(
 
   const byNode = groupByNode(desired.placed);
   const observed = new Map<string, Observed>();
+  const bad = [...new Set(deps.release.bad_packages.map(b => b.package))];
   const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
     awake.map(async node => {
@@ -263,7 +264,8 @@ export async function makePlan(
         observed.set(node.name, nothingObserved(node.name));
         return;
       }
-      const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
+      const target = targets.get(node.name)!;
+      const looked = await lookAtState(deps, node.name, target, byNode.get(node.name) ?? [], bad, signal);
       if (looked.ok) observed.set(node.name, looked.value);
       else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
     }),
@@ -279,7 +281,10 @@ export async function makePlan(
           awake.map(n => [
             n.name,
             {
-              packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+              packages: Object.fromEntries([
+                ...(observed.get(n.name)?.packages ?? []),
+                ...(observed.get(n.name)?.candidates ?? []),
+              ]),
               ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
             },
           ]),

@@ -38,9 +38,11 @@ export function expectedFacts(
 export const nothingObserved = (node: string): Observed => ({
   node,
   packages: new Map(),
+  candidates: new Map(),
   units: new Map(),
   paths: new Map(),
   different: new Map(),
   stamps: new Map(),
+  stampedMs: new Map(),
   checks: new Map(),
 });

@@ -27,6 +27,22 @@ export interface Expectations {
 
 const octal = (mode: number) => mode.toString(8).padStart(4, '0');
 
+/**
+ * A file that a unit may have read with another content than what is wanted. What we started last has read ours; what
+ * was started (or reloaded) since by others has so only where the file is as wanted and was not written after that:
+ * what stood in it before is not known.
+ */
+function readOther(
+  watches: readonly string[],
+  changedMs: number | null,
+  stamp: string,
+  { different, paths, stampedMs }: Observed,
+): string | undefined {
+  const recordedMs = stampedMs.get(stamp);
+  if (changedMs === null || recordedMs === undefined || changedMs <= recordedMs) return undefined;
+  return watches.find(path => different.has(path) || (paths.get(path)?.writtenMs ?? Infinity) > changedMs);
+}
+
 function change(
   p: Placed,
   observed: Observed,
@@ -106,6 +122,9 @@ function change(
           verb: r.on,
           stamp,
         };
+      const other = readOther(r.watches, found?.changedMs ?? null, stampName(p.service, r.id), observed);
+      if (other !== undefined)
+        return { title: `${r.on} ${r.unit}`, reason: `it may have read another ${other}`, verb: r.on, stamp };
       if (found?.enabled === 'disabled')
         return { title: `enable ${r.unit}`, reason: 'it would not start at boot', verb: 'enable', stamp };
       return null;

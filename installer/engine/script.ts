@@ -11,6 +11,7 @@
 import { randomBytes } from 'node:crypto';
 import { quote } from '../../provisioner/core/render.js';
 import { ARCHIVES_FILE, archivesText, type ReleaseArchive } from '../model/archives.js';
+import type { ReleaseData } from '../model/releases.js';
 import type { PackagesResource } from '../model/resources.js';
 import type { NodeAction } from './diff.js';
 import { STAMPS, stampName } from './observe.js';
@@ -32,6 +33,8 @@ const LOG_LINES = 40;
 export interface PackageSource {
   /** Lines of sources.list(5) that replace the node's own; null: leave them. */
   readonly sources: string | null;
+  /** What must not be installed in some versions. */
+  readonly bad: readonly Pick<ReleaseData['bad_packages'][number], 'package' | 'versions' | 'bug' | 'reason'>[];
 }
 
 export interface BatchOptions {
@@ -85,6 +88,8 @@ trap 'rm -f -- "$t"' EXIT
 base64 -d >"$t" ${heredoc(base64)}
 chown -- ${sh(`${r.owner}:${r.group}`)} "$t"
 chmod ${r.mode.toString(8).padStart(4, '0')} "$t"
+# The time says when units could read another content.
+! cmp -s -- "$t" "$p" || touch -r "$p" -- "$t"
 mv -fT -- "$t" "$p"
 trap - EXIT
 `;
@@ -99,7 +104,8 @@ trap - EXIT
 case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemctl enable --quiet ${u} 2>/dev/null || :;; esac
 `;
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
-      if (a.verb === 'enable') return `${own}${enable}${stamp}\n`;
+      // Its stamp says when it was started, which it is not.
+      if (a.verb === 'enable') return `${own}${enable}`;
       const verb = a.verb === 'reload' ? 'reload-or-restart' : a.verb === 'restart' ? 'restart' : 'start';
       const ready = r.ready === null ? '' : waitReady(u, r.ready, options.timeoutFactor * r.timeoutSeconds);
       return `${own}${enable}explain() {
@@ -187,6 +193,26 @@ fi
 }`;
 }
 
+/** Ends the program before apt brings a version that is known to be bad: the plan could not see it in lists that were old. */
+function refuseBad(names: readonly string[], bad: PackageSource['bad']): string {
+  if (bad.length === 0) return '';
+  const pairs = (versions: string) =>
+    versions.split(',').flatMap(part => {
+      const [, operator = '', version = ''] = /^\s*([<>=]+)\s*(\S+)\s*$/.exec(part) ?? [];
+      return [sh(operator), sh(version)];
+    });
+  return `would=$(apt -s install ${names.map(sh).join(' ')} 2>/dev/null | sed -n 's/^Inst \\([^ ]*\\) [^(]*(\\([^ ]*\\) .*/\\1 \\2/p')
+good() {
+  p=$1 why=$2; shift 2
+  v=$(printf '%s\\n' "$would" | while read -r name version; do [ "$name" != "$p" ] || echo "$version"; done | head -n 1)
+  [ -n "$v" ] || return 0
+  while [ $# -gt 0 ]; do dpkg --compare-versions "$v" "$1" "$2" || return 0; shift 2; done
+  echo "$p $v is known to be bad ($why) and was not installed."
+  exit 1
+}
+${bad.map(b => `good ${sh(b.package)} ${sh(`${b.bug}: ${b.reason}`)} ${pairs(b.versions).join(' ')}\n`).join('')}`;
+}
+
 function packagesBody(
   names: readonly string[],
   { preseed, archives }: Pick<PackagesResource, 'preseed' | 'archives'>,
@@ -214,7 +240,7 @@ half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/nu
 half
 ${sourcesBody(archives, options.packages.sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
 if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi
-apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
+${refuseBad(names, options.packages.bad)}apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
 ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
 `;
 }

@@ -19,12 +19,10 @@ export interface Precheck {
 
 /** What was seen on a node beside its facts; what was not looked at is left out. */
 export interface Seen {
-  /** Versions of packages that are installed, or that would be. */
+  /** Versions of packages that would be there after an installation of what is missing. */
   readonly packages?: Readonly<Record<string, string>>;
   /** Free space of the file system of /var, where packages, databases and images go. */
   readonly freeMiB?: number;
-  /** Whether the node reaches its sources of packages, and why not. */
-  readonly mirror?: { readonly url: string; readonly problem: string | null };
 }
 
 /** What a precheck may know beside the model; what is left out is not checked. */
@@ -304,20 +302,13 @@ function checkDisks(model: CloudModel, node: CloudNode, say: Say): void {
 }
 
 function checkSources(release: Pick<ReleaseData, 'bad_packages'>, node: CloudNode, seen: Seen, say: Say): void {
-  if (seen.mirror && seen.mirror.problem !== null)
-    say(
-      node,
-      'hold',
-      `It does not reach its packages at ${seen.mirror.url}: ${seen.mirror.problem}.`,
-      'Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
-    );
   for (const bad of checkPackages(release, seen.packages ?? {}))
     say(
       node,
-      'refuse',
+      'hold',
       `${bad.package} ${bad.version} is known to be bad (${bad.bug}): ${bad.reason}`,
       bad.good === null
         ? 'Name another release in cloud.release.'
-        : `Let the node's sources offer ${bad.good} or newer, such as the distribution's updates.`,
+        : `Let the node's sources offer ${bad.good} or newer, such as the distribution's updates; where it is installed already, upgrade it.`,
     );
 }

@@ -50,7 +50,7 @@ export interface DirectoryResource extends Common {
   readonly mode: number;
 }
 
-/** A systemd unit. It is restarted when a file that it watches changed since its last start by us, and started when it does not run. */
+/** A systemd unit. It is restarted when a file that it watches changed since its last start by us, or when others started it since and it may have read another one; started when it does not run. */
 export interface UnitResource extends Common {
   readonly kind: 'unit';
   /** With its suffix: `nova-api.service`. */

@@ -23,15 +23,21 @@ const HASH = createHash('sha256').update('v1').digest('hex').slice(0, 32);
 const inPlace = (): Observed => ({
   node: 'n1',
   packages: new Map(),
+  candidates: new Map(),
   units: new Map([
-    ['x.service', { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false }],
+    [
+      'x.service',
+      { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false, changedMs: 200 },
+    ],
   ]),
-  paths: new Map([['/etc/x.conf', { mode: 0o640, owner: 'root', group: 'x', type: 'regular file' }]]),
+  paths: new Map([['/etc/x.conf', { mode: 0o640, owner: 'root', group: 'x', type: 'regular file', writtenMs: 100 }]]),
   different: new Map(),
   stamps: new Map([
     [stampName('x', 'unit:x.service'), STAMP],
     [stampName('x', 'command:sync'), HASH],
   ]),
+  // Started at 200, ready and recorded at 300.
+  stampedMs: new Map([[stampName('x', 'unit:x.service'), 300]]),
   checks: new Map([['n1/x/command:make', 0]]),
 });
 const diff = (seen: Observed, state = STATE) => diffNodes(state, new Map([['n1', seen]]), new Map()).map(a => a.action);
@@ -97,6 +103,46 @@ describe('a changed configuration value', () => {
   });
 });
 
+describe('a file that was changed by hand', () => {
+  const other = new Map([['/etc/x.conf', '[a]\nb = 2\n']]);
+  const seen = (startedMs: number, writtenMs: number, different: Observed['different']): Observed => {
+    const o = inPlace();
+    return {
+      ...o,
+      different,
+      units: new Map([...o.units].map(([u, v]) => [u, { ...v, changedMs: startedMs }])),
+      paths: new Map([...o.paths].map(([p, v]) => [p, { ...v, writtenMs }])),
+    };
+  };
+  const titles = (o: Observed) => diff(o).map(a => a.title);
+
+  it('is put back without a restart while the unit runs as we started it', () => {
+    expect(titles(seen(200, 400, other))).toEqual(['change /etc/x.conf']);
+  });
+
+  it('restarts what was started with it meanwhile, after it was put back', () => {
+    const actions = diff(seen(500, 400, other));
+    expect(actions.map(a => a.title)).toEqual(['change /etc/x.conf', 'restart x.service']);
+    expect(actions[1]).toMatchObject({
+      reason: 'it may have read another /etc/x.conf',
+      needs: ['n1/x/file:/etc/x.conf'],
+      interrupts: 'X is away.',
+    });
+  });
+
+  it('restarts what was started by others before its last change: that may not have been the first', () => {
+    expect(titles(seen(500, 600, other))).toEqual(['change /etc/x.conf', 'restart x.service']);
+  });
+
+  it('restarts still when it was put back, by a killed run or by hand, but not the unit', () => {
+    expect(titles(seen(500, 600, new Map()))).toEqual(['restart x.service']);
+  });
+
+  it('is no matter when the unit was started anew with what is wanted', () => {
+    expect(titles(seen(500, 400, new Map()))).toEqual([]);
+  });
+});
+
 describe('what differs in one thing', () => {
   const cases: [string, (o: Observed) => Partial<Observed>, string[]][] = [
     [
@@ -151,9 +197,12 @@ describe('packages, folders and masked units', () => {
         ['a', '1'],
         ['b', '1'],
       ]),
-      paths: new Map([['/d', { mode: 0o750, owner: 'root', group: 'root', type: 'directory' }]]),
+      paths: new Map([['/d', { mode: 0o750, owner: 'root', group: 'root', type: 'directory', writtenMs: 100 }]]),
       units: new Map([
-        ['y.service', { load: 'masked', active: 'inactive', sub: 'dead', enabled: 'masked', reloadNeeded: false }],
+        [
+          'y.service',
+          { load: 'masked', active: 'inactive', sub: 'dead', enabled: 'masked', reloadNeeded: false, changedMs: 200 },
+        ],
       ]),
     };
     expect(diff(seen, state)).toEqual([]);

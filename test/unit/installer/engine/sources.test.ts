@@ -1,10 +1,10 @@
 /** The sources that packages come from: the program of the engine, run by `sh` on files of a temporary folder. */
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { batchScript } from '../../../../installer/engine/script.js';
+import { batchScript, type PackageSource } from '../../../../installer/engine/script.js';
 import { packages } from '../../../../installer/model/resources.js';
 import { placed } from './fixture.js';
 
@@ -19,13 +19,15 @@ beforeEach(() => {
   writeFileSync(
     join(dir, 'bin/apt-get'),
     `#!/bin/sh
-for word; do case $word in update) what=update;; install) what=install;; pocket-keyring) echo key >${dir}/keyrings/pocket.gpg;; esac; done
+for word; do case $word in -s) cat ${dir}/simulated; exit 0;; update) what=update;; install) what=install;; pocket-keyring) echo key >${dir}/keyrings/pocket.gpg;; esac; done
 echo "$what $word | $(cat ${dir}/etc/apt/sources.list ${dir}/etc/apt/sources.list.d/*.sources 2>/dev/null | grep -c pocket) of pocket" >>${dir}/log
 `,
     { mode: 0o755 },
   );
-  for (const name of ['dpkg', 'systemctl'])
-    writeFileSync(join(dir, 'bin', name), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+  writeFileSync(join(dir, 'bin/systemctl'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+  // Versions are compared by the real one.
+  const dpkg = '#!/bin/sh\n[ "$1" != --compare-versions ] || exec /usr/bin/dpkg "$@"\n';
+  writeFileSync(join(dir, 'bin/dpkg'), dpkg, { mode: 0o755 });
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -36,7 +38,7 @@ const archive = {
   keyring: { file: '/usr/share/keyrings/pocket.gpg', package: 'pocket-keyring' },
 };
 
-function install(sources: string | null): string[] {
+function run(sources: string | null, bad: PackageSource['bad'] = []): string {
   const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
   const action = {
     id: p.key,
@@ -53,7 +55,7 @@ function install(sources: string | null): string[] {
   const script = batchScript([{ action, placed: p }], {
     unconfiguredUnits: [],
     timeoutFactor: 1,
-    packages: { sources },
+    packages: { sources, bad },
   })
     .replaceAll('/etc/apt', `${dir}/etc/apt`)
     .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
@@ -62,10 +64,12 @@ function install(sources: string | null): string[] {
     .replaceAll('/usr/sbin/policy-rc.d', `${dir}/sbin/policy-rc.d`)
     .replaceAll('export PATH=', `export PATH=${dir}/bin:`);
   rmSync(join(dir, 'log'), { force: true });
-  const said = execFileSync('sh', ['-c', script], { encoding: 'utf8' });
-  expect(said).toMatch(/@@halligan ok 0/);
-  return readFileSync(join(dir, 'log'), 'utf8').trim().split('\n');
+  return spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout;
 }
+const install = (sources: string | null): string[] => {
+  expect(run(sources)).toMatch(/@@halligan ok 0/);
+  return readFileSync(join(dir, 'log'), 'utf8').trim().split('\n');
+};
 const read = (path: string) => readFileSync(join(dir, path), 'utf8');
 
 it('brings the keyring of an archive before apt hears of the archive, and fetches its lists', () => {
@@ -97,4 +101,22 @@ it('takes them from where the site says instead of the node’s own sources, in 
   expect(read('etc/apt/sources.list').trim().split('\n')).toHaveLength(2);
   expect(existsSync(join(dir, 'etc/apt/sources.list.d/halligan.sources'))).toBe(false);
   expect(existsSync(join(dir, 'etc/apt/sources.list.d/ubuntu.sources'))).toBe(false);
+});
+
+it('installs no version that is known to be bad, also when only the lists that it just fetched tell', () => {
+  const bad = [
+    { package: 'neutron-common', versions: '>= 2:28.0.0~, << 2:28.0.0-0ubuntu1.1', bug: 'LP#2150285', reason: 'No.' },
+  ];
+  const simulated = (version: string) =>
+    writeFileSync(join(dir, 'simulated'), `Inst neutron-common (${version} Ubuntu:26.04/resolute [all])\n`);
+  simulated('2:28.0.0-0ubuntu1');
+  const said = run(null, bad);
+  expect(said).toContain(
+    'neutron-common 2:28.0.0-0ubuntu1 is known to be bad (LP#2150285: No.) and was not installed.',
+  );
+  expect(said).toMatch(/@@halligan fail 0 1/);
+  expect(read('log')).not.toContain('nova-compute');
+  simulated('2:28.0.0-0ubuntu1.1');
+  expect(run(null, bad)).toMatch(/@@halligan ok 0/);
+  expect(read('log')).toContain('install nova-compute');
 });

@@ -185,35 +185,6 @@ describe('volumes', () => {
   });
 });
 
-describe('packages', () => {
-  const nodes = one(['network']);
-
-  it('that are not reached leave the node out, with the reason', () => {
-    const mirror = { url: 'http://mirror.example.org/debian', problem: 'connection refused' };
-    expect(said({ nodes, input: { seen: { n1: { mirror } } } })[0]).toBe(
-      'hold n1: It does not reach its packages at http://mirror.example.org/debian: connection refused. → Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
-    );
-    expect(said({ nodes, input: { seen: { n1: { mirror: { ...mirror, problem: null } } } } })).toEqual([]);
-  });
-
-  it('that are known to be bad are refused with their bug and the version that is good', () => {
-    const bad = {
-      package: 'neutron-common',
-      versions: '<< 2:28.0.0-0ubuntu1.1',
-      bug: 'LP#2150285',
-      reason: 'No networks.',
-    };
-    const input = (version: string) => ({
-      release: { bad_packages: [bad] },
-      seen: { n1: { packages: { 'neutron-common': version } } },
-    });
-    expect(said({ nodes, input: input('2:28.0.0-0ubuntu1') })[0]).toBe(
-      "refuse n1: neutron-common 2:28.0.0-0ubuntu1 is known to be bad (LP#2150285): No networks. → Let the node's sources offer 2:28.0.0-0ubuntu1.1 or newer, such as the distribution's updates.",
-    );
-    expect(said({ nodes, input: input('2:28.0.0-0ubuntu1.1') })).toEqual([]);
-  });
-});
-
 it('a CA in its last year is warned of', () => {
   const ca = (days: number) => ({ ca: { expiresMs: days * 86_400_000, nowMs: 0 } });
   const nodes = one(['network']);
