@@ -336,7 +336,7 @@ export async function makePlan(
   const edges = objectEdges(objectActions, desired.milestones);
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
-  const nodeActions = diffNodes(desired, observed, outside, options.expectations);
+  const nodeActions = diffNodes(desired, observed, outside, secrets.mask, options.expectations);
   const everything = new Set([
     ...nodeActions.map(a => a.action.id),
     ...objectActions.map(a => objectKey(a.id)),

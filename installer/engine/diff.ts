@@ -2,10 +2,11 @@
 import { createHash } from 'node:crypto';
 import { createTwoFilesPatch } from 'diff';
 import type { ActionView } from '../../provisioner/core/cloud-service.js';
+import { veil } from '../secrets/veil.js';
 import type { DesiredState, Placed } from './desired.js';
 import { type Observed, stampName, stampOfUnit } from './observe.js';
 
-/** One thing that will be done, as it is shown. Secrets are masked before it leaves the planner. */
+/** One thing that will be done, as it is shown. Secrets are masked: in diffs here, in the rest before it leaves the planner. */
 export type Action = ActionView;
 
 /** An action of a node with what is needed to carry it out. */
@@ -47,6 +48,7 @@ function change(
   p: Placed,
   observed: Observed,
   onNode: readonly Placed[],
+  mask: (text: string) => string,
 ): (Omit<NodeAction, 'action' | 'placed'> & { title: string; reason: string; diff?: string }) | null {
   const r = p.resource;
   switch (r.kind) {
@@ -74,12 +76,23 @@ function change(
       const other = observed.different.has(r.path) || !found;
       if (other) {
         const old = observed.different.get(r.path) ?? '';
+        const open = (mode: number) => (mode & 0o004) !== 0;
+        const shown =
+          open(r.mode) && (!found || open(found.mode))
+            ? { found: mask(old), wanted: mask(r.content) }
+            : veil(old, r.content, mask);
         return {
           title: `${found ? 'change' : 'create'} ${r.path}`,
           reason: found ? 'its content differs' : 'it does not exist',
-          diff: createTwoFilesPatch(found ? `a${r.path}` : '/dev/null', `b${r.path}`, old, r.content, '', '', {
-            context: 3,
-          })
+          diff: createTwoFilesPatch(
+            found ? `a${r.path}` : '/dev/null',
+            `b${r.path}`,
+            shown.found,
+            shown.wanted,
+            '',
+            '',
+            { context: 3 },
+          )
             .split('\n')
             .slice(1)
             .join('\n'),
@@ -165,11 +178,13 @@ export const unseen = (desired: DesiredState, observed: ReadonlyMap<string, Obse
  * @param observed by node; nodes that could not be looked at are left out: nothing is planned for them, and what needs
  *   something of theirs names it in its needs
  * @param outside keys of actions that bring about milestones from outside (`@identity:catalog` → ids), in place of it
+ * @param mask puts `<secret NAME>` in place of the cloud's secrets
  */
 export function diffNodes(
   desired: DesiredState,
   observed: ReadonlyMap<string, Observed>,
   outside: ReadonlyMap<string, readonly string[]>,
+  mask: (text: string) => string,
   expectations?: Expectations,
 ): NodeAction[] {
   const byNode = groupByNode(desired.placed);
@@ -178,7 +193,7 @@ export function diffNodes(
     const seen = observed.get(node);
     if (!seen) continue;
     for (const p of placed) {
-      const c = change(p, seen, placed);
+      const c = change(p, seen, placed, mask);
       if (c) changes.set(p.key, { ...c, placed: p });
     }
   }

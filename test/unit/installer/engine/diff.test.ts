@@ -40,7 +40,10 @@ const inPlace = (): Observed => ({
   stampedMs: new Map([[stampName('x', 'unit:x.service'), 300]]),
   checks: new Map([['n1/x/command:make', 0]]),
 });
-const diff = (seen: Observed, state = STATE) => diffNodes(state, new Map([['n1', seen]]), new Map()).map(a => a.action);
+/** No secrets here. */
+const plain = (text: string) => text;
+const diff = (seen: Observed, state = STATE) =>
+  diffNodes(state, new Map([['n1', seen]]), new Map(), plain).map(a => a.action);
 
 describe('a node that is as it should be', () => {
   it('gets no action', () => {
@@ -62,7 +65,7 @@ describe('a node with nothing on it', () => {
   });
 
   it('is not planned for when it could not be looked at', () => {
-    expect(diffNodes(STATE, new Map(), new Map())).toEqual([]);
+    expect(diffNodes(STATE, new Map(), new Map(), plain)).toEqual([]);
   });
 
   it('is named in the needs of others when it could not be looked at', () => {
@@ -76,9 +79,9 @@ describe('a node with nothing on it', () => {
       ['n1', inPlace()],
       ['n2', nothing('n2')],
     ]);
-    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[]]);
+    expect(diffNodes(state, both, new Map(), plain).map(a => a.action.needs)).toEqual([[]]);
     both.delete('n1');
-    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[LIST[3]!.key]]);
+    expect(diffNodes(state, both, new Map(), plain).map(a => a.action.needs)).toEqual([[LIST[3]!.key]]);
   });
 });
 
