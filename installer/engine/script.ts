@@ -71,6 +71,21 @@ function heredoc(text: string): string {
   return `<<'${end}'\n${text}${text.endsWith('\n') ? '' : '\n'}${end}`;
 }
 
+/** A signal (`timeout`, a unit that is stopped) ends dash without its trap of EXIT; with these it goes through it. */
+const SIGNALS = `trap 'exit 129' HUP\ntrap 'exit 130' INT\ntrap 'exit 143' TERM\n`;
+
+/** What a program that was killed left behind, though it was ours: it says whose it is by a process. */
+const LEFTOVERS = `for d in /run/halligan/work.*.*; do
+  owner=\${d#/run/halligan/work.}
+  [ ! -d "$d" ] || kill -0 "\${owner%%.*}" 2>/dev/null || rm -rf -- "$d"
+done
+policy=/usr/sbin/policy-rc.d
+if grep -qs '^# halligan' $policy; then
+  owner=$(sed -n 's/^# halligan \\([0-9][0-9]*\\):.*/\\1/p' $policy)
+  [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null || rm -f -- $policy
+fi
+`;
+
 /** The shell program of one action, run by `sh -eu`. */
 function body(a: NodeAction, options: BatchOptions): string {
   const { resource: r, service } = a.placed;
@@ -83,15 +98,17 @@ function body(a: NodeAction, options: BatchOptions): string {
       const base64 = Buffer.from(r.content).toString('base64').replace(/.{76}/g, '$&\n');
       return `p=${sh(r.path)}
 mkdir -p "$(dirname "$p")"
-t=$(mktemp -- "$p.XXXXXX")
+# A killed program may have left the secrets of its copy.
+rm -f -- "$p".halligan-??????
+t=
 trap 'rm -f -- "$t"' EXIT
+t=$(mktemp -- "$p.halligan-XXXXXX")
 base64 -d >"$t" ${heredoc(base64)}
 chown -- ${sh(`${r.owner}:${r.group}`)} "$t"
 chmod ${r.mode.toString(8).padStart(4, '0')} "$t"
 # The time says when units could read another content.
 ! cmp -s -- "$t" "$p" || touch -r "$p" -- "$t"
 mv -fT -- "$t" "$p"
-trap - EXIT
 `;
     }
     case 'unit': {
@@ -130,7 +147,7 @@ ${stamp}
       const env = Object.entries(r.env).map(([name, value]) => `${name}=${sh(value)}\nexport ${name}\n`);
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
       const check = r.check === null ? '' : checkBody(r.check);
-      return `${env.join('')}( set -eu\n${r.apply}\n)\n${check}${stamp}\n`;
+      return `${env.join('')}( set -eu\n${SIGNALS}${r.apply}\n)\n${check}${stamp}\n`;
     }
   }
 }
@@ -223,9 +240,9 @@ made='' said=$(mktemp)
 trap 'rm -f -- "$said" $made' EXIT
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ] || grep -q halligan $policy; then
-  printf '#!/bin/sh\\n# halligan: nothing starts before it is configured\\nexit 101\\n' >$policy
-  chmod 755 $policy
   made=$policy
+  printf '#!/bin/sh\\n# halligan %s: nothing starts before it is configured\\nexit 101\\n' $$ >$policy
+  chmod 755 $policy
 fi
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
   -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
@@ -253,7 +270,7 @@ export function batchScript(batch: readonly NodeAction[], options: BatchOptions,
   const parts = batch.map(
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
-cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
+cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${SIGNALS}${body(a, options)}`)}
 timeout --kill-after=10 ${limitSeconds(a, options.timeoutFactor)} sh -eu "$w/a" </dev/null
 code=$?
 [ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }
@@ -264,8 +281,9 @@ echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"
 exec 2>&1
 umask 077
 ${niceness === 0 ? '' : `renice -n ${niceness} -p $$ >/dev/null 2>&1 || :\n`}mkdir -p /run/halligan
-w=$(mktemp -d /run/halligan/work.XXXXXX) || exit 70
+${LEFTOVERS}w=
 trap 'rm -rf "$w"' EXIT
+${SIGNALS}w=$(mktemp -d /run/halligan/work.$$.XXXXXX) || exit 70
 ${parts.join('')}exit 0
 `;
 }

@@ -53,7 +53,10 @@ async function realShell(
   // /run/halligan may not be ours.
   writeFileSync(
     script,
-    job.script.replace('mkdir -p /run/halligan\n', '').replace('/run/halligan/work.XXXXXX', join(dir, 'work.XXXXXX')),
+    job.script
+      .replace('mkdir -p /run/halligan\n', '')
+      .replaceAll('/run/halligan/', `${dir}/`)
+      .replaceAll('/usr/sbin/policy-rc.d', join(dir, 'policy-rc.d')),
   );
   const child = spawn('sh', [script], { stdio: ['ignore', 'pipe', 'pipe'] });
   createInterface({ input: child.stdout }).on('line', l => onLine(l, 0));

@@ -1,11 +1,13 @@
 /** The sources that packages come from: the program of the engine, run by `sh` on files of a temporary folder. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { Placed } from '../../../../installer/engine/desired.js';
+import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
 import { batchScript, type PackageSource } from '../../../../installer/engine/script.js';
-import { packages } from '../../../../installer/model/resources.js';
+import { file, packages } from '../../../../installer/model/resources.js';
 import { placed } from './fixture.js';
 
 let dir: string;
@@ -38,31 +40,35 @@ const archive = {
   keyring: { file: '/usr/share/keyrings/pocket.gpg', package: 'pocket-keyring' },
 };
 
-function run(sources: string | null, bad: PackageSource['bad'] = []): string {
-  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
-  const action = {
-    id: p.key,
-    node: 'n1',
-    service: 'packages',
-    kind: 'packages' as const,
-    title: '',
-    reason: '',
-    needs: [],
-    destroys: null,
-    interrupts: null,
-    expectedSeconds: 1,
-  };
-  const script = batchScript([{ action, placed: p }], {
-    unconfiguredUnits: [],
-    timeoutFactor: 1,
-    packages: { sources, bad },
-  })
+const actionOf = (p: Placed): Action => ({
+  id: p.key,
+  node: 'n1',
+  service: p.service,
+  kind: p.resource.kind,
+  title: '',
+  reason: '',
+  needs: [],
+  destroys: null,
+  interrupts: null,
+  expectedSeconds: 1,
+});
+/** The program with this folder in place of the system's. */
+const programOf = (
+  batch: readonly NodeAction[],
+  packagesFrom: PackageSource = { sources: null, bad: [] },
+  timeoutFactor = 1,
+): string =>
+  batchScript(batch, { unconfiguredUnits: [], timeoutFactor, packages: packagesFrom })
     .replaceAll('/etc/apt', `${dir}/etc/apt`)
     .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
     .replaceAll('/var/lib/apt/lists', `${dir}/lists`)
     .replaceAll('/run/halligan', `${dir}/run`)
     .replaceAll('/usr/sbin/policy-rc.d', `${dir}/sbin/policy-rc.d`)
     .replaceAll('export PATH=', `export PATH=${dir}/bin:`);
+
+function run(sources: string | null, bad: PackageSource['bad'] = [], timeoutFactor = 1): string {
+  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
+  const script = programOf([{ action: actionOf(p), placed: p }], { sources, bad }, timeoutFactor);
   rmSync(join(dir, 'log'), { force: true });
   return spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout;
 }
@@ -119,4 +125,44 @@ it('installs no version that is known to be bad, also when only the lists that i
   simulated('2:28.0.0-0ubuntu1.1');
   expect(run(null, bad)).toMatch(/@@halligan ok 0/);
   expect(read('log')).toContain('install nova-compute');
+});
+
+it('lets nothing of its own behind when it takes too long: services may start again', () => {
+  // It ends with the program that waits for it; what it installs is not configured yet.
+  const hangs = `#!/bin/sh\ncp ${dir}/sbin/policy-rc.d ${dir}/seen\nsleep 30\n`;
+  writeFileSync(join(dir, 'bin/apt-get'), hangs, { mode: 0o755 });
+  expect(run(null, [], 1 / 1800)).toMatch(/@@halligan fail 0 124/);
+  expect(read('seen')).toContain('exit 101');
+  expect(readdirSync(join(dir, 'sbin'))).toEqual([]);
+  expect(readdirSync(join(dir, 'run'))).toEqual([]);
+});
+
+it('takes away what a killed program of ours left, and leaves what one that runs needs', () => {
+  // A process that has ended, and this one.
+  const gone = spawnSync('sh', ['-c', 'echo $$'], { encoding: 'utf8' }).stdout.trim();
+  const policy = (pid: string) => `#!/bin/sh\n# halligan ${pid}: nothing starts before it is configured\nexit 101\n`;
+  const target = join(dir, 'secret.conf');
+  const batch = () => {
+    const [owner, group] = [String(process.getuid!()), String(process.getgid!())];
+    const p = placed('n1', 'x', file({ path: target, content: 'new\n', owner, group }));
+    const said = spawnSync('sh', ['-c', programOf([{ action: actionOf(p), placed: p }])], { encoding: 'utf8' });
+    expect(said.stdout).toMatch(/@@halligan ok 0/);
+  };
+  for (const [pid, left] of [
+    [gone, []],
+    [String(process.pid), ['policy-rc.d']],
+  ] as const) {
+    writeFileSync(join(dir, 'sbin/policy-rc.d'), policy(pid));
+    mkdirSync(join(dir, `run/work.${pid}.abcdef`));
+    writeFileSync(`${target}.halligan-abcdef`, 'secret');
+    batch();
+    expect(readdirSync(join(dir, 'sbin'))).toEqual(left);
+    expect(readdirSync(join(dir, 'run'))).toEqual(left.length === 0 ? [] : [`work.${pid}.abcdef`]);
+    expect(existsSync(`${target}.halligan-abcdef`)).toBe(false);
+    expect(read('secret.conf')).toBe('new\n');
+  }
+  // Somebody else's stays.
+  writeFileSync(join(dir, 'sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n');
+  batch();
+  expect(readdirSync(join(dir, 'sbin'))).toEqual(['policy-rc.d']);
 });
