@@ -25,7 +25,7 @@ import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
 import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
-import { diffObjects } from '../objects/diff.js';
+import { diffObjects, leftObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
 import type { DesiredObjects, ObservedObjects } from '../objects/types.js';
 import { createOpenStackClient, type OpenStackClient } from '../openstack/client.js';
@@ -333,6 +333,13 @@ export async function makePlan(
     }
   }
   const objectActions = diffObjects(wanted, seen);
+  for (const { object, changes, why } of leftObjects(wanted, seen))
+    findings.push({
+      severity: 'warn',
+      node: null,
+      message: `${object} is not what the site says, and is left as it is: ${changes.map(c => `${c.field} ${JSON.stringify(c.from)}, not ${JSON.stringify(c.to)}`).join(', ')}.`,
+      hint: why,
+    });
   const edges = objectEdges(objectActions, desired.milestones);
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
