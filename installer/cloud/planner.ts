@@ -285,6 +285,7 @@ export async function makePlan(
                 ...(observed.get(n.name)?.packages ?? []),
                 ...(observed.get(n.name)?.candidates ?? []),
               ]),
+              expected: machines.has(n.name),
               ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
             },
           ]),

@@ -171,11 +171,21 @@ describe('volumes', () => {
     ]);
   });
 
-  it('warn of a disk that is not empty, but not of their own', () => {
-    const disk = (signature: string | null) =>
-      said({ nodes: one(['volume'], { disks: [{ path: '/dev/sdb', bytes: 1, mounted: false, signature }] }) });
-    expect(disk('ext4')[0]).toMatch(/^warn n1: \/dev\/sdb is not empty \(ext4\)/);
-    expect(disk('LVM2_member')).toEqual([]);
+  it('leave the node out for a disk that is not empty, but not for their own', () => {
+    const disk = (signature: string | null, backend: 'lvm' | 'ceph', expected = false) =>
+      said({
+        nodes: one(['volume'], { disks: [{ path: '/dev/sdb', bytes: 1, mounted: false, signature }] }),
+        settings: { volumes: { backend, devices: [{ path: '/dev/sdb', fileSize: null }] } },
+        input: { seen: { n1: { expected } } },
+      });
+    expect(disk('ext4', 'lvm')).toEqual([
+      'hold n1: /dev/sdb is not empty (ext4), but cloud.volumes.devices gives it away: a disk that holds something is not touched. → Name another disk in cloud.volumes.devices; or look what it is (`wipefs /dev/sdb`), and wipe it by hand (`wipefs -a /dev/sdb`) if it may be lost.',
+    ]);
+    expect(disk('ext4', 'lvm', true)[0]).toMatch(/^warn n1: .*once the node is installed/);
+    expect(disk('LVM2_member', 'lvm')).toEqual([]);
+    // The same as what gives disks to Ceph takes.
+    expect(disk('LVM2_member', 'ceph')[0]).toMatch(/^hold n1: /);
+    expect(disk('ceph_bluestore', 'ceph')).toEqual([]);
   });
 
   it('of objects may be mounted already', () => {
