@@ -66,6 +66,8 @@ export interface ReadyPlan {
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Ends the connections to APIs that walking this plan made. */
+  close(): Promise<void>;
   /** Stores what this plan settles; it is done before anything of the plan is. */
   remember(): Promise<void>;
 }
@@ -199,6 +201,7 @@ export async function makePlan(
     client: () => {
       throw new Error('there is no cloud');
     },
+    close: async () => {},
     remember: async () => {},
   });
   const memory = readMemory(await deps.secrets.get(MEMORY));
@@ -404,6 +407,11 @@ export async function makePlan(
     held: heldBy(findings),
     unconfigured,
     client,
+    close: async () => {
+      const made = api;
+      api = undefined;
+      await made?.close();
+    },
     remember: async () => {
       // A node that left and comes back gets a certificate of its own, with a new key.
       pki.keepOnly(handed.map(n => n.name));
