@@ -103,6 +103,26 @@ function heldBy(findings: readonly PlanProblem[]): Map<string, Problem> {
   return held;
 }
 
+/** What we started and nobody wants any more: nothing stops it unasked, but it is said. */
+function leftBehind(
+  observed: ReadonlyMap<string, Observed>,
+  model: CloudModel,
+  catalogue: Catalogue,
+): readonly PlanProblem[] {
+  return [...observed].flatMap(([node, { left }]) => {
+    if (left.length === 0) return [];
+    const units = left.map(l => l.unit).join(' ');
+    const gone = [...new Set(left.map(l => l.service))].filter(s => !model.services.some(m => m.name === s));
+    const types = gone.flatMap(s => catalogue.services.get(s)?.endpoints?.map(e => e.type) ?? []);
+    return {
+      severity: 'warn' as const,
+      node,
+      message: `It still has ${units}, which the cloud started there and does not want any more.`,
+      hint: `Stop ${left.length === 1 ? 'it' : 'them'} on ${node}: \`systemctl disable --now ${units}\`.${types.length > 0 ? ` The entries in Keystone stay as well: \`openstack service delete ${types.join(' ')}\`.` : ''}`,
+    };
+  });
+}
+
 /** @throws the signal's reason when aborted */
 export async function makePlan(
   deps: PlannerDeps,
@@ -296,6 +316,8 @@ export async function makePlan(
       },
     ),
   );
+
+  findings.push(...leftBehind(observed, model, deps.catalogue));
 
   const client = (s?: AbortSignal) =>
     createOpenStackClient({

@@ -44,5 +44,6 @@ export const nothingObserved = (node: string): Observed => ({
   different: new Map(),
   stamps: new Map(),
   stampedMs: new Map(),
+  left: [],
   checks: new Map(),
 });

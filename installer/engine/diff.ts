@@ -170,6 +170,16 @@ function expected(p: Placed, missing: number): number {
   return 0;
 }
 
+function interruption({ resource: r }: Placed, verb: NodeAction['verb'], seen: Observed): string | null {
+  if (r.kind === 'command') return r.interrupts;
+  if (r.kind !== 'unit') return null;
+  if (verb === 'restart') return r.interrupts;
+  // Somebody else's, or the distribution's own: what it serves we do not know.
+  return verb === 'mask' && seen.units.get(r.unit)?.active === 'active'
+    ? `${r.unit} runs and is stopped, with all that it serves here.`
+    : null;
+}
+
 /** Keys of what is wanted on nodes that could not be looked at: whether it is in place is not known. */
 export const unseen = (desired: DesiredState, observed: ReadonlyMap<string, Observed>): string[] =>
   desired.placed.filter(p => !observed.has(p.node)).map(p => p.key);
@@ -212,8 +222,7 @@ export function diffNodes(
         reason,
         needs: needsOf(placed.key),
         destroys: r.kind === 'command' ? r.destroys : null,
-        interrupts:
-          r.kind === 'command' ? r.interrupts : r.kind === 'unit' && rest.verb === 'restart' ? r.interrupts : null,
+        interrupts: interruption(placed, rest.verb, observed.get(placed.node)!),
         expectedSeconds: expectations?.seconds(placed.key) ?? expected(placed, rest.missing?.length ?? 0),
         ...(diff === undefined ? {} : { diff }),
       },

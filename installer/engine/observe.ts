@@ -43,6 +43,8 @@ export interface Observed {
   readonly stamps: ReadonlyMap<string, string>;
   /** Stamp name → when it was recorded, by the node's clock in ms. */
   readonly stampedMs: ReadonlyMap<string, number>;
+  /** Units that we started once, that are not wanted here any more, and that run or would at boot. */
+  readonly left: readonly { readonly service: string; readonly unit: string }[];
   /** Key of a command with a check → its exit code. */
   readonly checks: ReadonlyMap<string, number>;
 }
@@ -108,7 +110,12 @@ ${sums.join('\n')}
 HALLIGAN-SUMS
   if [ -f "$p" ] && [ "$(wc -c <"$p")" -le ${CONTENT_MAX_BYTES} ]; then echo "@different $(base64 -w0 <"$p")|$p"; else echo "@different -|$p"; fi
 done
-[ ! -d ${STAMPS} ] || (cd ${STAMPS} && for f in *; do [ -f "$f" ] && echo "@stamp $(cat "$f") $f"; done; stat -c '@stamped %.3Y %n' -- * 2>/dev/null)
+[ ! -d ${STAMPS} ] || (cd ${STAMPS} && for f in *; do [ -f "$f" ] && echo "@stamp $(cat "$f") $f"; done; stat -c '@stamped %.3Y %n' -- * 2>/dev/null
+for f in *%unit:*; do
+  u=\${f#*%unit:}
+  case $u in '*'${units.length ? `|${[...new Set(units)].map(sh).join('|')}` : ''}) continue;; esac
+  if systemctl is-active --quiet -- "$u" || systemctl is-enabled --quiet -- "$u" 2>/dev/null; then echo "@left \${f%%%unit:*} $u"; fi
+done)
 ${checks.join('\n')}
 echo @end
 exit 0
@@ -123,6 +130,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
   const stampedMs = new Map<string, number>();
   const different = new Map<string, string | null>();
   const stamps = new Map<string, string>();
+  const left: { service: string; unit: string }[] = [];
   const checks = new Map<string, number>();
   const blocks: Record<string, string>[] = [{}];
   let ended = false;
@@ -157,6 +165,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
     },
     stamp: { form: /^(\S*) (.*)$/, take: m => stamps.set(m[2]!, m[1]!) },
     stamped: { form: /^([\d.]+) (.*)$/, take: m => stampedMs.set(m[2]!, seconds(m[1]!)) },
+    left: { form: /^(\S+) (\S+)$/, take: m => void left.push({ service: m[1]!, unit: m[2]! }) },
     check: { form: /^(\d+) (.*)$/, take: m => checks.set(m[2]!, Number(m[1])) },
   };
   for (const line of output.split('\n')) {
@@ -185,7 +194,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
       ];
     }),
   );
-  return { node, packages, candidates, units, paths, different, stamps, stampedMs, checks };
+  return { node, packages, candidates, units, paths, different, stamps, stampedMs, left, checks };
 }
 
 /** The stamp that a unit on this node has when it runs with what is wanted. */

@@ -118,7 +118,13 @@ mv -fT -- "$t" "$p"
       const reload = `[ "$(systemctl show -p NeedDaemonReload --value -- ${u})" != yes ] || systemctl daemon-reload\n`;
       const own = r.watches.some(w => w.startsWith('/etc/systemd/')) ? 'systemctl daemon-reload\n' : reload;
       const enable = `case $(systemctl show -p UnitFileState --value -- ${u}) in masked|masked-runtime) systemctl unmask --quiet ${u};; esac
-case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemctl enable --quiet ${u} 2>/dev/null || :;; esac
+case $(systemctl show -p UnitFileState --value -- ${u}) in
+  disabled)
+    systemctl enable --quiet ${u} || { echo ${sh(`${r.unit} could not be enabled: it would not start at boot`)}; exit 1; }
+    [ "$(systemctl show -p UnitFileState --value -- ${u})" != disabled ] || { echo ${sh(`${r.unit} is still disabled`)}; exit 1; };;
+  # Made by a generator, or an instance that nothing asked for yet: not all of them can be.
+  '') systemctl enable --quiet ${u} 2>/dev/null || :;;
+esac
 `;
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
       // Its stamp says when it was started, which it is not.

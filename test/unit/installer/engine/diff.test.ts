@@ -38,6 +38,7 @@ const inPlace = (): Observed => ({
   ]),
   // Started at 200, ready and recorded at 300.
   stampedMs: new Map([[stampName('x', 'unit:x.service'), 300]]),
+  left: [],
   checks: new Map([['n1/x/command:make', 0]]),
 });
 /** No secrets here. */
@@ -191,6 +192,15 @@ describe('packages, folders and masked units', () => {
       ['create folder /d', 'it does not exist'],
       ['mask y.service', 'it must not run here'],
     ]);
+  });
+
+  it('say that a unit that is masked runs, for it serves somebody', () => {
+    const active = { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false };
+    const seen = { ...nothing('n1'), units: new Map([['y.service', { ...active, changedMs: 1 }]]) };
+    expect(diff(seen, state).find(a => a.title === 'mask y.service')?.interrupts).toBe(
+      'y.service runs and is stopped, with all that it serves here.',
+    );
+    expect(diff(nothing('n1'), state).find(a => a.title === 'mask y.service')?.interrupts).toBeNull();
   });
 
   it('are left alone when they are right', () => {

@@ -28,5 +28,6 @@ export const nothing = (node: string): Observed => ({
   different: new Map(),
   stamps: new Map(),
   stampedMs: new Map(),
+  left: [],
   checks: new Map(),
 });

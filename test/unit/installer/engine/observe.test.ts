@@ -21,9 +21,12 @@ it('tells when a file was written, a unit last changed, and a stamp was recorded
   utimesSync(path, 1_800_000_000.25, 1_800_000_000.25);
   const stamp = join(dir, 'stamps/x%unit:x.service');
   writeFileSync(stamp, 'abc');
+  for (const name of ['dashboard%unit:old.service', 'dashboard%unit:stopped.service', 'x%command:done'])
+    writeFileSync(join(dir, 'stamps', name), 'abc');
   writeFileSync(
     join(dir, 'bin/systemctl'),
     `#!/bin/sh
+case $1 in is-active|is-enabled) [ "$4" = old.service ]; exit;; esac
 case " $* " in *" --timestamp=us+utc "*" -p StateChangeTimestamp "*) ;; *) exit 1;; esac
 cat <<'END'
 LoadState=loaded
@@ -54,6 +57,8 @@ END
   expect(seen.paths.get(path)?.writtenMs).toBe(1_800_000_000_250);
   expect(seen.units.get('x.service')?.changedMs).toBe(Date.UTC(2026, 10, 24, 20, 7, 33, 123));
   expect(seen.units.get('y.service')?.changedMs).toBeNull();
+  // Neither what is wanted nor what was stopped already.
+  expect(seen.left).toEqual([{ service: 'dashboard', unit: 'old.service' }]);
   expect(seen.stamps.get('x%unit:x.service')).toBe('abc');
   expect(Math.abs(seen.stampedMs.get('x%unit:x.service')! - statSync(stamp).mtimeMs)).toBeLessThanOrEqual(1);
 });
