@@ -125,7 +125,7 @@ export async function walkPlan(
     target: node => plan.targets.get(node)!,
     batchOptions: node => ({
       unconfiguredUnits: plan.unconfigured.get(node) ?? [],
-      packages: { sources: deps.packageSources(node), bad: deps.release.bad_packages },
+      bad: deps.release.bad_packages,
       timeoutFactor: timeoutFactor(plan, node),
     }),
     mask: plan.secrets.mask,

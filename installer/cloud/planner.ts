@@ -268,6 +268,7 @@ export async function makePlan(
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
     template: deps.templates.render,
+    sources: deps.packageSources,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.

@@ -42,6 +42,7 @@ export const nothingObserved = (node: string): Observed => ({
   units: new Map(),
   paths: new Map(),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map(),
   stampedMs: new Map(),
   left: [],

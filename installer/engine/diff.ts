@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { createTwoFilesPatch } from 'diff';
 import type { ActionView } from '../../provisioner/core/cloud-service.js';
+import { sourceFiles } from '../model/archives.js';
 import { veil } from '../secrets/veil.js';
 import type { DesiredState, Placed } from './desired.js';
 import { type Observed, stampName, stampOfUnit } from './observe.js';
@@ -25,6 +26,21 @@ export interface Expectations {
   /** Seconds that this action took before, when known. */
   seconds(id: string): number | undefined;
 }
+
+/** As diff(1) shows it, unified; null: there is none on this side. */
+const patch = (from: string | null, to: string | null, shown: { readonly found: string; readonly wanted: string }) =>
+  createTwoFilesPatch(
+    from === null ? '/dev/null' : `a${from}`,
+    to === null ? '/dev/null' : `b${to}`,
+    shown.found,
+    shown.wanted,
+    '',
+    '',
+    { context: 3 },
+  )
+    .split('\n')
+    .slice(1)
+    .join('\n');
 
 const octal = (mode: number) => mode.toString(8).padStart(4, '0');
 
@@ -56,10 +72,28 @@ function change(
       const missing = r.names.filter(n => !observed.packages.has(n));
       if (missing.length === 0) return null;
       const some = missing.slice(0, 6).join(', ');
+      const changed = [...sourceFiles(r.archives, r.sources)].filter(
+        ([path, text]) => (observed.sources.get(path) ?? null) !== text,
+      );
+      const said = changed.map(([path, text]) => `${path} is ${text === null ? 'removed' : 'written'}`);
       return {
         title: `install ${missing.length} packages`,
-        reason: `not installed: ${some}${missing.length > 6 ? ` and ${missing.length - 6} more` : ''}`,
+        reason: [
+          `not installed: ${some}${missing.length > 6 ? ` and ${missing.length - 6} more` : ''}`,
+          ...(said.length > 0 ? [`where they come from changes: ${said.join(', ')}`] : []),
+        ].join('; '),
         missing,
+        ...(changed.length === 0
+          ? {}
+          : {
+              diff: changed
+                .map(([path, text]) => {
+                  // Users of private archives stand in their addresses.
+                  const shown = veil(observed.sources.get(path) ?? '', text ?? '', mask);
+                  return patch(observed.sources.has(path) ? path : null, text === null ? null : path, shown);
+                })
+                .join(''),
+            }),
       };
     }
     case 'directory': {
@@ -84,18 +118,7 @@ function change(
         return {
           title: `${found ? 'change' : 'create'} ${r.path}`,
           reason: found ? 'its content differs' : 'it does not exist',
-          diff: createTwoFilesPatch(
-            found ? `a${r.path}` : '/dev/null',
-            `b${r.path}`,
-            shown.found,
-            shown.wanted,
-            '',
-            '',
-            { context: 3 },
-          )
-            .split('\n')
-            .slice(1)
-            .join('\n'),
+          diff: patch(found ? r.path : null, r.path, shown),
         };
       }
       if (found.mode === r.mode && found.owner === r.owner && found.group === r.group) return null;

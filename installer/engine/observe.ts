@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { ProblemError, problem } from '../../provisioner/core/problem.js';
 import { quote } from '../../provisioner/core/render.js';
+import { sourceFiles } from '../model/archives.js';
 import { type Placed, unitStamp } from './desired.js';
 
 export const STAMPS = '/var/lib/halligan/stamps';
@@ -39,6 +40,8 @@ export interface Observed {
   readonly paths: ReadonlyMap<string, ObservedPath>;
   /** Wanted files whose content is another one (or which are not there): path → content, null when unreadable or too large. */
   readonly different: ReadonlyMap<string, string | null>;
+  /** Files of apt that an installation of packages changes or removes, as they are: path → content. */
+  readonly sources: ReadonlyMap<string, string>;
   /** Stamp name → what was recorded after the last success. */
   readonly stamps: ReadonlyMap<string, string>;
   /** Stamp name → when it was recorded, by the node's clock in ms. */
@@ -85,9 +88,12 @@ export function observeScript(placed: readonly Placed[], bad: readonly string[] 
   const paths: string[] = [];
   const sums: string[] = [];
   const checks: string[] = [];
+  const sources: string[] = [];
   for (const { key, resource: r } of placed) {
-    if (r.kind === 'packages') packages.push(...r.names);
-    else if (r.kind === 'unit') units.push(r.unit);
+    if (r.kind === 'packages') {
+      packages.push(...r.names);
+      sources.push(...sourceFiles(r.archives, r.sources).keys());
+    } else if (r.kind === 'unit') units.push(r.unit);
     else if (r.kind === 'directory') paths.push(r.path);
     else if (r.kind === 'file') {
       paths.push(r.path);
@@ -110,6 +116,7 @@ ${sums.join('\n')}
 HALLIGAN-SUMS
   if [ -f "$p" ] && [ "$(wc -c <"$p")" -le ${CONTENT_MAX_BYTES} ]; then echo "@different $(base64 -w0 <"$p")|$p"; else echo "@different -|$p"; fi
 done
+${sources.length ? `for p in ${words(sources)}; do [ ! -f "$p" ] || echo "@source $(base64 -w0 <"$p")|$p"; done` : ''}
 [ ! -d ${STAMPS} ] || (cd ${STAMPS} && for f in *; do [ -f "$f" ] && echo "@stamp $(cat "$f") $f"; done; stat -c '@stamped %.3Y %n' -- * 2>/dev/null
 for f in *%unit:*; do
   u=\${f#*%unit:}
@@ -130,6 +137,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
   const stampedMs = new Map<string, number>();
   const different = new Map<string, string | null>();
   const stamps = new Map<string, string>();
+  const sources = new Map<string, string>();
   const left: { service: string; unit: string }[] = [];
   const checks = new Map<string, number>();
   const blocks: Record<string, string>[] = [{}];
@@ -163,6 +171,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
       form: /^([^|]*)\|(.*)$/,
       take: m => different.set(m[2]!, m[1] === '-' ? null : Buffer.from(m[1]!, 'base64').toString('utf8')),
     },
+    source: { form: /^([^|]*)\|(.*)$/, take: m => sources.set(m[2]!, Buffer.from(m[1]!, 'base64').toString('utf8')) },
     stamp: { form: /^(\S*) (.*)$/, take: m => stamps.set(m[2]!, m[1]!) },
     stamped: { form: /^([\d.]+) (.*)$/, take: m => stampedMs.set(m[2]!, seconds(m[1]!)) },
     left: { form: /^(\S+) (\S+)$/, take: m => void left.push({ service: m[1]!, unit: m[2]! }) },
@@ -194,7 +203,7 @@ export function parseObserved(output: string, node: string, placed: readonly Pla
       ];
     }),
   );
-  return { node, packages, candidates, units, paths, different, stamps, stampedMs, left, checks };
+  return { node, packages, candidates, units, paths, different, sources, stamps, stampedMs, left, checks };
 }
 
 /** The stamp that a unit on this node has when it runs with what is wanted. */

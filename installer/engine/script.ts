@@ -10,7 +10,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { quote } from '../../provisioner/core/render.js';
-import { ARCHIVES_FILE, archivesText, type ReleaseArchive } from '../model/archives.js';
+import { type ReleaseArchive, SOURCES_FILE, sourceFiles } from '../model/archives.js';
 import type { ReleaseData } from '../model/releases.js';
 import type { PackagesResource } from '../model/resources.js';
 import type { NodeAction } from './diff.js';
@@ -30,17 +30,16 @@ const RESTARTS = 8;
 const JOURNAL_LINES = 15;
 const LOG_LINES = 40;
 
-export interface PackageSource {
-  /** Lines of sources.list(5) that replace the node's own; null: leave them. */
-  readonly sources: string | null;
-  /** What must not be installed in some versions. */
-  readonly bad: readonly Pick<ReleaseData['bad_packages'][number], 'package' | 'versions' | 'bug' | 'reason'>[];
-}
+/** Packages that must not be installed in some versions. */
+export type BadPackages = readonly Pick<
+  ReleaseData['bad_packages'][number],
+  'package' | 'versions' | 'bug' | 'reason'
+>[];
 
 export interface BatchOptions {
   /** Units of this node that must not run before they are configured: disabled after an installation. */
   readonly unconfiguredUnits: readonly string[];
-  readonly packages: PackageSource;
+  readonly bad: BadPackages;
   /** For slow nodes: all time-outs are multiplied. */
   readonly timeoutFactor: number;
 }
@@ -194,12 +193,13 @@ if cmp -s "$t" ${path}; then rm -f "$t"; else mv -f "$t" ${path}; stale=1; fi
 /** The node's own sources, or ours in their place, and the archives of the release, whose keyrings the distribution brings. */
 function sourcesBody(archives: readonly ReleaseArchive[], sources: string | null): string {
   const keyrings = new Map(archives.map(a => [a.keyring.file, a.keyring.package]));
+  const files = [...sourceFiles(archives, sources)];
   const own = sources?.split('\n').filter(l => !l.includes('[signed-by='));
-  const first = own === undefined ? '' : sourceFile('/etc/apt/sources.list', own.join('\n'));
-  const replaced = `rm -f ${['debian', 'ubuntu', 'halligan'].map(n => `/etc/apt/sources.list.d/${n}.sources`).join(' ')}\n`;
+  const first = own === undefined ? '' : sourceFile(SOURCES_FILE, own.join('\n'));
+  const gone = files.flatMap(([path, text]) => (text === null ? [path] : []));
   return `stale=
 mkdir -p /etc/apt/sources.list.d
-${sources === null ? '' : replaced}${[...keyrings]
+${gone.length === 0 ? '' : `rm -f ${gone.join(' ')}\n`}${[...keyrings]
   .map(
     ([path, name]) => `if [ ! -s ${path} ]; then
 ${first}apt update && apt install ${sh(name)} || { echo ${sh(`The keyring ${path} could not be installed.`)}; exit 1; }
@@ -207,17 +207,11 @@ stale=1
 fi
 `,
   )
-  .join('')}${
-  sources !== null
-    ? sourceFile('/etc/apt/sources.list', sources)
-    : archives.length > 0
-      ? sourceFile(ARCHIVES_FILE, archivesText(archives))
-      : ''
-}`;
+  .join('')}${files.map(([path, text]) => (text === null ? '' : sourceFile(path, text))).join('')}`;
 }
 
 /** Ends the program before apt brings a version that is known to be bad: the plan could not see it in lists that were old. */
-function refuseBad(names: readonly string[], bad: PackageSource['bad']): string {
+function refuseBad(names: readonly string[], bad: BadPackages): string {
   if (bad.length === 0) return '';
   const pairs = (versions: string) =>
     versions.split(',').flatMap(part => {
@@ -238,7 +232,7 @@ ${bad.map(b => `good ${sh(b.package)} ${sh(`${b.bug}: ${b.reason}`)} ${pairs(b.v
 
 function packagesBody(
   names: readonly string[],
-  { preseed, archives }: Pick<PackagesResource, 'preseed' | 'archives'>,
+  { preseed, archives, sources }: Pick<PackagesResource, 'preseed' | 'archives' | 'sources'>,
   options: BatchOptions,
 ): string {
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -261,9 +255,9 @@ unreached() { sed -n 's/^[EW]: Failed to fetch /The package lists could not be f
 # What a killed installation left half-way; what it cannot do apt says again.
 half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null || :; }
 half
-${sourcesBody(archives, options.packages.sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
+${sourcesBody(archives, sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
 if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi
-${refuseBad(names, options.packages.bad)}apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
+${refuseBad(names, options.bad)}apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
 ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
 `;
 }

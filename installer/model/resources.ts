@@ -27,6 +27,8 @@ export interface PackagesResource extends Common {
   readonly preseed: readonly string[];
   /** Archives beside those of the distribution; their keyrings come first. */
   readonly archives: readonly ReleaseArchive[];
+  /** Text of sources.list(5) that replaces the node's own when packages are installed; null: it keeps them. */
+  readonly sources: string | null;
 }
 
 /** A whole file; never a patch of one. */
@@ -115,6 +117,7 @@ export const packages = (
   names,
   preseed: options.preseed ?? [],
   archives: [],
+  sources: null,
   needs: [],
   provides: [],
 });

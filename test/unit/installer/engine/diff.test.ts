@@ -32,6 +32,7 @@ const inPlace = (): Observed => ({
   ]),
   paths: new Map([['/etc/x.conf', { mode: 0o640, owner: 'root', group: 'x', type: 'regular file', writtenMs: 100 }]]),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map([
     [stampName('x', 'unit:x.service'), STAMP],
     [stampName('x', 'command:sync'), HASH],
@@ -192,6 +193,24 @@ describe('packages, folders and masked units', () => {
       ['create folder /d', 'it does not exist'],
       ['mask y.service', 'it must not run here'],
     ]);
+  });
+
+  it('show what becomes of the sources of packages, and only when packages come from there', () => {
+    const sources = 'deb http://10.99.0.1:7481/packages/debian bookworm main\n';
+    const wanting = desired([placed('n1', 'packages', { ...packages(['a']), sources })]);
+    const own = 'Types: deb\nURIs: http://me:hunter2hunter2@archive.example.net/debian\n';
+    const seen = { ...nothing('n1'), sources: new Map([['/etc/apt/sources.list.d/debian.sources', own]]) };
+    const [action] = diff(seen, wanting);
+    expect(action!.reason).toBe(
+      'not installed: a; where they come from changes: /etc/apt/sources.list.d/debian.sources is removed, /etc/apt/sources.list is written',
+    );
+    expect(action!.diff).toContain('--- a/etc/apt/sources.list.d/debian.sources\n+++ /dev/null');
+    expect(action!.diff).toContain('+deb http://10.99.0.1:7481/packages/debian bookworm main');
+    expect(action!.diff).toContain('archive.example.net');
+    expect(action!.diff).not.toContain('hunter2');
+    const there = { ...nothing('n1'), sources: new Map([['/etc/apt/sources.list', sources]]) };
+    expect(diff(there, wanting)[0]!.reason).toBe('not installed: a');
+    expect(diff({ ...seen, packages: new Map([['a', '1']]) }, wanting)).toEqual([]);
   });
 
   it('say that a unit that is masked runs, for it serves somebody', () => {

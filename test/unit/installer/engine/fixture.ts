@@ -26,6 +26,7 @@ export const nothing = (node: string): Observed => ({
   units: new Map(),
   paths: new Map(),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map(),
   stampedMs: new Map(),
   left: [],

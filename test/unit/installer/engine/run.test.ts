@@ -71,7 +71,7 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     executor: { detached: realShell, stop: async () => {} },
     clock: systemClock,
     target: node => ({ address: node, user: 'root', hostKey: '' }),
-    batchOptions: () => ({ unconfiguredUnits: [], packages: { sources: null, bad: [] }, timeoutFactor: 1 }),
+    batchOptions: () => ({ unconfiguredUnits: [], bad: [], timeoutFactor: 1 }),
     mask: text => text.replaceAll('hunter2hunter2', '<secret x>'),
     report: r => reports.push(r),
     journaled: (_name, _input, effect) => effect(),

@@ -7,7 +7,7 @@ import { unit } from '../../../../installer/model/resources.js';
 
 const options = (timeoutFactor: number) => ({
   unconfiguredUnits: [],
-  packages: { sources: null, bad: [] },
+  bad: [],
   timeoutFactor,
 });
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { Placed } from '../../../../installer/engine/desired.js';
 import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
-import { batchScript, type PackageSource } from '../../../../installer/engine/script.js';
+import { type BadPackages, batchScript } from '../../../../installer/engine/script.js';
 import { file, packages } from '../../../../installer/model/resources.js';
 import { placed } from './fixture.js';
 
@@ -53,12 +53,8 @@ const actionOf = (p: Placed): Action => ({
   expectedSeconds: 1,
 });
 /** The program with this folder in place of the system's. */
-const programOf = (
-  batch: readonly NodeAction[],
-  packagesFrom: PackageSource = { sources: null, bad: [] },
-  timeoutFactor = 1,
-): string =>
-  batchScript(batch, { unconfiguredUnits: [], timeoutFactor, packages: packagesFrom })
+const programOf = (batch: readonly NodeAction[], bad: BadPackages = [], timeoutFactor = 1): string =>
+  batchScript(batch, { unconfiguredUnits: [], timeoutFactor, bad })
     .replaceAll('/etc/apt', `${dir}/etc/apt`)
     .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
     .replaceAll('/var/lib/apt/lists', `${dir}/lists`)
@@ -66,9 +62,9 @@ const programOf = (
     .replaceAll('/usr/sbin/policy-rc.d', `${dir}/sbin/policy-rc.d`)
     .replaceAll('export PATH=', `export PATH=${dir}/bin:`);
 
-function run(sources: string | null, bad: PackageSource['bad'] = [], timeoutFactor = 1): string {
-  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
-  const script = programOf([{ action: actionOf(p), placed: p }], { sources, bad }, timeoutFactor);
+function run(sources: string | null, bad: BadPackages = [], timeoutFactor = 1): string {
+  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive], sources });
+  const script = programOf([{ action: actionOf(p), placed: p }], bad, timeoutFactor);
   rmSync(join(dir, 'log'), { force: true });
   return spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout;
 }
