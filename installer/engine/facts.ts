@@ -24,6 +24,7 @@ df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
 echo "@disks $(lsblk -J -b -o NAME,PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
+for l in /dev/disk/by-id/* /dev/disk/by-path/*; do [ ! -b "$l" ] || echo "@link $(readlink -f "$l") $l"; done
 echo "@end $(date +%s%3N)"
 exit 0
 `;
@@ -77,6 +78,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
   const [kernel = '', architecture = ''] = one('kernel').split(' ');
   const modules = all('module');
   const routes = json<{ dev?: string; gateway?: string }[]>('routes', []);
+  const links = all('link').map(line => line.split(' '));
   const disks = json<{ blockdevices?: BlockDevice[] }>('disks', {});
   return {
     hostname: one('hostname'),
@@ -110,6 +112,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
         mounted: isMounted(d),
         // A disk that holds others holds something, whatever lsblk calls it.
         signature: d.fstype ?? d.pttype ?? d.children?.[0]?.type ?? null,
+        links: links.flatMap(([target, link]) => (target === d.path && link !== undefined ? [link] : [])),
       })),
     ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),
     // Both ways count alike, and what the node does in between does not (RFC 5905, section 8).

@@ -93,7 +93,7 @@ export function buildCloudModel(input: ModelInput): BuiltModel {
         `No node has the interface ${p.interface}, on which the provider network ${p.physicalNetwork} lies.`,
         'Correct `interface` of this entry of cloud.provider, or give the network nodes such an interface.',
       );
-  const memory: CloudMemory = { ...input.memory, joined: joinedAfter(input.memory.joined, nodes) };
+  const memory: CloudMemory = { ...input.memory, joined: joinedAfter(input.memory.joined, nodes, input.unseen) };
   const firstOf = (having: (s: ServiceDeclaration) => boolean) =>
     wanted.filter(having).flatMap(s => nodesWith({ nodes, memory }, s.name))[0];
   const first =
@@ -251,7 +251,7 @@ function checkFirst(input: ModelInput, wanted: readonly ServiceDeclaration[], re
   for (const service of wanted) {
     const held = service.firstAlone?.(input.settings) ?? null;
     const first = input.memory.joined[service.name]?.[0];
-    if (held === null || first === undefined || input.unseen?.includes(first)) continue;
+    if (held === null || first === undefined) continue;
     const having = input.nodes.filter(n => servicesOf(n, input.catalogue, wanted).includes(service.name));
     // Nobody has it: it is given up, or its absence is refused elsewhere.
     if (having.length === 0 || having.some(n => n.name === first)) continue;
@@ -261,12 +261,21 @@ function checkFirst(input: ModelInput, wanted: readonly ServiceDeclaration[], re
       for (const r of n.roles) if (input.catalogue.roles.get(r)?.services.includes(service.name)) loss.roles.add(r);
     losses.set(first, loss);
   }
-  for (const [first, { held, roles }] of losses)
+  for (const [first, { held, roles }] of losses) {
+    if (input.unseen?.includes(first)) {
+      report(
+        first,
+        `It has ${held.join(', ')}, and no other node does, and it cannot be planned with now: without it another would begin with nothing.`,
+        `Bring ${first} back; \`halligan node why ${first}\` says what is amiss. If it is lost, so is what it had.`,
+      );
+      continue;
+    }
     report(
       first,
       `It has ${held.join(', ')}, and no other node does, but it is not among the nodes with the role ${[...roles].join(' or ')} now: another would begin with nothing.`,
       `Give the role ${[...roles].join(' or ')} back to ${first}, and apply. There is no way yet to move it: what it has may only be given up with the whole role.`,
     );
+  }
 }
 
 /** Undefined when the node has no address where it needs one; that is reported. */

@@ -31,6 +31,8 @@ export interface NodeFacts {
     readonly bytes: number;
     readonly mounted: boolean;
     readonly signature: string | null;
+    /** Other names of it, `/dev/disk/by-id/…`, which do not move between boots. */
+    readonly links?: readonly string[];
   }[];
   /** Free space of the file system of /var. */
   readonly freeMiB?: number;

@@ -51,12 +51,18 @@ export function readMemory(text: string | undefined): CloudMemory {
 
 export const writeMemory = (memory: CloudMemory): string => JSON.stringify(memory);
 
-/** Those that left are forgotten, those that are new come last; a service that is on no node any more begins anew. */
+/**
+ * Those that left are forgotten, those that are new come last; a service that is on no node any more begins anew.
+ * @param unseen nodes that are away or not planned with for now: they keep their place
+ */
 export function joinedAfter(
   before: CloudMemory['joined'],
   nodes: readonly { readonly name: string; readonly services: readonly string[] }[],
+  unseen: readonly string[] = [],
 ): CloudMemory['joined'] {
   const having = new Map<string, string[]>();
+  for (const [service, names] of Object.entries(before))
+    for (const n of names) if (unseen.includes(n)) having.set(service, [...(having.get(service) ?? []), n]);
   for (const n of nodes) for (const s of n.services) having.set(s, [...(having.get(s) ?? []), n.name]);
   return Object.fromEntries(
     [...having].map(([service, names]) => {

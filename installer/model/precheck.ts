@@ -272,7 +272,7 @@ function checkDisks(model: CloudModel, node: CloudNode, { expected }: Seen, say:
   ];
   for (const device of given) {
     if (device.fileSize !== null) continue;
-    const disk = node.facts.disks.find(d => d.path === device.path);
+    const disk = node.facts.disks.find(d => d.path === device.path || d.links?.includes(device.path));
     if (!disk) {
       say(
         node,

@@ -65,6 +65,9 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
     }
   };
 
+  const siteRoles = (node: Node): boolean =>
+    node.source === 'site' && (site.nodes.find(n => n.name === node.name)?.roles.length ?? 0) > 0;
+
   const checkAddress = (address: string | null | undefined, id?: string) => {
     if (!address) return;
     const network = networkOf(site.networks, address);
@@ -166,7 +169,13 @@ export function createNodeService(deps: NodeServiceDeps): NodeService {
       const change = (now: Node): NodeChange => {
         const profiled = action === 'claim' && params.profile !== false ? byProfile(now) : null;
         because = profiled?.sentence ?? '';
-        const spec = action === 'unclaim' ? ownSpec(now) : profiled?.change.spec;
+        const spec =
+          action === 'unclaim'
+            ? ownSpec(now)
+            : // Whoever gives a node up does not want the next plan to install it again; the site file keeps what it says.
+              action === 'release' && !siteRoles(now)
+              ? { roles: [] }
+              : profiled?.change.spec;
         return {
           ...profiled?.change,
           ...given,

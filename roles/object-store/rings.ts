@@ -83,8 +83,13 @@ export function ringSteps(cloud: CloudModel): readonly RingStep[] {
   const last = before.at(-1);
   if (!last) return firstSteps(cloud, wanted);
   const held = heldBy(before);
+  // Those that are only away keep what they have.
+  const present = nodesWith(cloud, 'object-store').map(n => n.name);
+  const away = new Set(cloud.memory.joined['object-store']?.filter(n => !present.includes(n)));
   const add = wanted.filter(d => !held.some(h => sameDisk(h, d)));
-  const remove = held.filter(h => !wanted.some(d => sameDisk(h, d))).map(h => ({ node: h.node, disk: h.disk }));
+  const remove = held
+    .filter(h => !away.has(h.node) && !wanted.some(d => sameDisk(h, d)))
+    .map(h => ({ node: h.node, disk: h.disk }));
   if (add.length === 0 && remove.length === 0 && last.replicas === replicas(cloud)) return before;
   return [...before, { replicas: replicas(cloud), add, remove }];
 }

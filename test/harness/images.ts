@@ -3,11 +3,12 @@ import { execFile } from 'node:child_process';
 import { linkSync, mkdirSync, readdirSync, realpathSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
+import { packageRoot } from '../../provisioner/core/distributions/load.js';
 import { loadKeys } from '../../provisioner/core/keys.js';
 import { buildOsImage } from '../../provisioner/image/os.js';
 import { buildRamImage } from '../../provisioner/image/ram/build.js';
 
-const ROOT = resolve(import.meta.dirname, '../..');
+const ROOT = packageRoot(import.meta.url);
 export type Kernel = 'cloud' | 'generic';
 
 export interface Cache {

@@ -40,11 +40,13 @@ async function asInstalled(host: string): Promise<void> {
   };
   await sh(
     host,
-    `umask 077; mkdir -p /etc/netplan; echo '${JSON.stringify(plan)}' >/etc/netplan/10-halligan.yaml; netplan generate; systemctl enable --now systemd-networkd 2>&1`,
+    `mkdir -p /etc/netplan; (umask 077; echo '${JSON.stringify(plan)}' >/etc/netplan/10-halligan.yaml); netplan generate; systemctl enable --now systemd-networkd 2>&1`,
   );
   await until(`networkd of ${host} to have configured eth0`, 30, async () =>
-    (await sh(host, 'networkctl --no-legend list eth0')).includes('configured'),
-  );
+    (await sh(host, 'networkctl --no-legend --no-pager list eth0')).includes('configured'),
+  ).catch(async error => {
+    throw new Error(`${error.message}: ${await sh(host, 'networkctl --no-pager status eth0')}`);
+  });
 }
 
 async function until(what: string, seconds: number, ask: () => Promise<boolean>): Promise<void> {
@@ -158,7 +160,7 @@ EOF`,
     expect(await sh('cmp', 'ovs-vsctl list-br')).not.toContain(BRIDGE);
     expect(await sh('cmp', 'ls /etc/systemd/network /var/lib/halligan/bridges')).not.toMatch(/05-halligan|physnet/);
     expect(await sh('cmp', 'ip -4 route show default')).toContain('via 10.99.0.1 dev eth0');
-    expect(await sh('cmp', 'networkctl --no-legend list eth0')).toContain('configured');
+    expect(await sh('cmp', 'networkctl --no-legend --no-pager list eth0')).toContain('configured');
   });
 
   it('moves under its bridge with addresses, routes and resolvers, and the node stays managed', async () => {

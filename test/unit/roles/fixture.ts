@@ -96,6 +96,7 @@ export function model(
   changes: Partial<CloudSettings> = {},
   catalogue: Catalogue = wholeCatalogue,
   memory: CloudMemory = NO_MEMORY,
+  unseen: readonly string[] = [],
 ): CloudModel {
   const release = loadRelease(settings(changes).release);
   if (!release) throw new Error('no such release');
@@ -107,6 +108,7 @@ export function model(
     catalogue,
     nodes,
     memory,
+    unseen,
   });
   if (!built.ok) throw new Error(built.problems.map(p => `${p.node ?? 'cloud'}: ${p.message} ${p.hint}`).join('\n'));
   return built.model;

@@ -67,6 +67,14 @@ describe('the object store', () => {
     expect(inputOf(later(without, nodes(3))).steps.at(-1)).toMatchObject({ add: [{ node: 'sto1', zone: 1 }] });
   });
 
+  it('takes nothing from a node that is only away', () => {
+    const three = cloud(3);
+    const rest = nodes(3).filter(n => n.name !== 'sto1');
+    const without = model(rest, { objects }, undefined, three.memory, ['sto1']);
+    expect(inputOf(without)).toEqual(inputOf(three));
+    expect(inputOf(later(without, nodes(3)))).toEqual(inputOf(three));
+  });
+
   it('moves nothing when an address changes', () => {
     const moved = later(cloud(2), [...fourNodes(), nodeInput('sto1', '10.99.0.99', ['storage']), nodes(2).at(-1)!]);
     expect(inputOf(moved).steps).toEqual(inputOf(cloud(2)).steps);

@@ -69,6 +69,8 @@ describe('volumes on Ceph', () => {
     expect(() => model(other, {}, undefined, memory)).toThrow(
       /^vol: It has the only monitor of Ceph.*Give the role volume back to vol/,
     );
+    // One that is away, or is installed anew, has it still: nothing is planned around it.
+    expect(() => model(other, {}, undefined, memory, ['vol'])).toThrow(/^vol: It has the only monitor.*Bring vol back/);
     // LVM keeps nothing for others.
     const lvm = { volumes: { backend: 'lvm' as const, devices: [{ path: '/dev/sdb', fileSize: null }] } };
     expect(() => model(other, lvm, undefined, memory)).not.toThrow();

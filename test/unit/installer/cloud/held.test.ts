@@ -38,6 +38,9 @@ let store: Store;
 let cloud: RunningCloud;
 let dead: Set<Name>;
 let ahead: Map<Name, number>;
+/** Without a system, and what comes of the order to install it. */
+let bare: Map<Name, (options: { wipe: boolean; begun: boolean }) => Promise<void>>;
+let inTheWay: string | null;
 const states = new Map<string, string>();
 const touched = new Set<string>();
 
@@ -78,7 +81,46 @@ const start = () => {
   const nodes = NODES.map((name, i) => handed(name, i + 1, [name === 'ctl' ? 'controller' : 'compute']));
   cloud = smallSite(
     { dir, store, catalogue: CATALOGUE, release: loadRelease('debian-12-zed')!, nodes, executor: executor() },
-    { onNode: async (name, state) => void states.set(name, state) },
+    {
+      nodes: () => nodes.map(n => (bare.has(n.name as Name) ? { ...n, target: null } : n)),
+      onNode: async (name, state) => void states.set(name, state),
+      machines: {
+        plan: async name =>
+          bare.has(name as Name)
+            ? {
+                title: 'install debian-12 on /dev/vda, layout plain',
+                reason: 'it is available and has no system',
+                refusal: null,
+                destroys: inTheWay,
+                interrupts: null,
+                expectedSeconds: 420,
+                address: `127.0.0.${NODES.indexOf(name as Name) + 1}`,
+                hardware: {
+                  architecture: 'x86_64',
+                  cpus: 2,
+                  memoryMiB: 16_000,
+                  kvm: true,
+                  kernel: '6.1.0',
+                  interfaces: [
+                    {
+                      name: 'mgmt0',
+                      mac: '52:54:00:00:00:01',
+                      mtu: 1500,
+                      addresses: [`127.0.0.${NODES.indexOf(name as Name) + 1}/24`],
+                      gateway: null,
+                    },
+                    { name: 'eth1', mac: '52:54:00:00:01:01', mtu: 1500, addresses: [], gateway: null },
+                  ],
+                  disks: [],
+                },
+              }
+            : null,
+        prepare: async (name, options) => {
+          await bare.get(name as Name)?.(options);
+          bare.delete(name as Name);
+        },
+      },
+    },
   );
 };
 beforeEach(async () => {
@@ -86,6 +128,8 @@ beforeEach(async () => {
   store = await openStore(':memory:');
   dead = new Set();
   ahead = new Map();
+  bare = new Map();
+  inTheWay = null;
   states.clear();
   touched.clear();
   start();
@@ -97,8 +141,8 @@ afterEach(async () => {
 });
 
 /** What is behind APIs is no part of it: there are none. */
-const apply = async (nodes: readonly Name[] = NODES): Promise<ApplyResult> => {
-  const { runId } = await cloud.apply({ confirmed: [], nodes });
+const apply = async (nodes: readonly Name[] = NODES, confirmed: string[] = []): Promise<ApplyResult> => {
+  const { runId } = await cloud.apply({ confirmed, nodes });
   const journal = createJournal(store, systemClock);
   for (;;) {
     const run = await journal.get(runId);
@@ -171,5 +215,73 @@ describe('a node that does not answer', () => {
     dead.add('ctl');
     await expect(apply()).rejects.toThrow(/^ctl: It cannot be looked at: /);
     expect([...touched]).toEqual([]);
+  });
+});
+
+describe('a node without a system', () => {
+  it('is installed by the plan, which shows what follows, and is laid down as it then is', async () => {
+    const order: string[] = [];
+    bare.set('cmp2', async () => void order.push(`installed after ${[...touched].join(' ')}`));
+    const plan = await cloud.plan({});
+    expect(plan.problems.filter(p => p.severity !== 'warn')).toEqual([]);
+    expect(plan.nodes.find(n => n.name === 'cmp2')).toMatchObject({ reachable: true, expected: true });
+    expect(plan.actions.find(a => a.id === 'cmp2/machine/install')).toMatchObject({
+      kind: 'machine',
+      title: 'install debian-12 on /dev/vda, layout plain',
+      needs: [],
+      expectedSeconds: 420,
+    });
+    expect(plan.actions.find(a => a.id === 'cmp2/hypervisor/command:join')?.needs).toContain('cmp2/machine/install');
+    expect(plan.actions.find(a => a.id === 'ctl/identity/file:/etc/hosts')?.diff).toContain('+127.0.0.3 cmp2');
+    // What is not there yet has not drifted.
+    expect((await cloud.drift()).actions.filter(a => a.node === 'cmp2')).toEqual([]);
+    const result = await apply();
+    expect(result).toMatchObject({ failed: [], blocked: [] });
+    expect(order).toHaveLength(1);
+    expect(Object.fromEntries(states)).toEqual({ ctl: 'ready', cmp: 'ready', cmp2: 'ready' });
+  });
+
+  it('that cannot be installed is named, and the others go on', async () => {
+    bare.set('cmp2', async () => {
+      throw new ProblemError(problem('disk-no-match', 'cmp2 has no disk of 20 GB.'));
+    });
+    const result = await apply();
+    expect(result.failed.map(f => `${f.id}: ${f.problem.message}`)).toEqual([
+      'cmp2/machine/install: cmp2 has no disk of 20 GB.',
+    ]);
+    expect(ids(result.blocked)).toEqual(['cmp2/hypervisor/command:join', 'ctl/identity/command:map']);
+    expect(result.done).toBe(3);
+    expect(states.get('cmp')).toBe('ready');
+    expect(states.has('cmp2')).toBe(false);
+  });
+
+  it('with data of others on its disks is installed by the operator’s word only', async () => {
+    const wiped: boolean[] = [];
+    bare.set('cmp2', async ({ wipe }) => void wiped.push(wipe));
+    inTheWay = 'data that is not ours on /dev/vda (ntfs)';
+    await expect(apply()).rejects.toThrow('On cmp2 data would be destroyed: data that is not ours on /dev/vda (ntfs).');
+    expect(wiped).toEqual([]);
+    expect([...touched]).toEqual([]);
+    expect(await apply(NODES, ['cmp2'])).toMatchObject({ failed: [], blocked: [] });
+    expect(wiped).toEqual([true]);
+  });
+
+  it('is gone on with by the next server, and not ordered twice', async () => {
+    const orders: boolean[] = [];
+    bare.set('cmp2', async ({ begun }) => {
+      orders.push(begun);
+      // The server dies meanwhile: nobody hears the end.
+      if (!begun) await new Promise(() => {});
+    });
+    const { runId } = await cloud.apply({ confirmed: [], nodes: NODES });
+    await new Promise(r => setTimeout(r, 300));
+    cloud.close().catch(() => {});
+    start();
+    await cloud.resume();
+    const journal = createJournal(store, systemClock);
+    for (let n = 0; (await journal.get(runId))?.state === 'running' && n < 300; n++)
+      await new Promise(r => setTimeout(r, 20));
+    expect(orders).toEqual([false, true]);
+    expect(states.get('cmp2')).toBe('ready');
   });
 });

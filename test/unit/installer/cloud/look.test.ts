@@ -60,12 +60,12 @@ it('sees that a disk is in use by what lies on it, and that it holds something',
       device('sr0', 'rom', { fstype: 'iso9660' }),
     ],
   };
-  const text = `@hostname n1\n@os debian 12\n@kernel 6.1 x86_64\n@cpus 2\n@memory 1024\n@begin 1\n@end 1\n@disks ${JSON.stringify(disks)}`;
+  const text = `@hostname n1\n@os debian 12\n@kernel 6.1 x86_64\n@cpus 2\n@memory 1024\n@begin 1\n@end 1\n@link /dev/sdc /dev/disk/by-id/wwn-0x5000\n@disks ${JSON.stringify(disks)}`;
   expect(parseFacts(text, 'n1', 1, 1).disks).toEqual([
-    { path: '/dev/sda', bytes: 1000, mounted: true, signature: 'gpt' },
-    { path: '/dev/sdb', bytes: 1000, mounted: true, signature: 'LVM2_member' },
-    { path: '/dev/sdc', bytes: 1000, mounted: false, signature: 'LVM2_member' },
-    { path: '/dev/sdd', bytes: 1000, mounted: false, signature: null },
+    { path: '/dev/sda', bytes: 1000, mounted: true, signature: 'gpt', links: [] },
+    { path: '/dev/sdb', bytes: 1000, mounted: true, signature: 'LVM2_member', links: [] },
+    { path: '/dev/sdc', bytes: 1000, mounted: false, signature: 'LVM2_member', links: ['/dev/disk/by-id/wwn-0x5000'] },
+    { path: '/dev/sdd', bytes: 1000, mounted: false, signature: null, links: [] },
   ]);
 });
 

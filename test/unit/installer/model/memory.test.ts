@@ -10,6 +10,14 @@ it('keeps the order in which nodes got a service, and forgets those that left', 
   expect(second).toEqual({ disk: ['c', 'a', 'd'] });
 });
 
+it('keeps the place of a node that is only away', () => {
+  const before = { disk: ['b', 'c'], api: ['b'] };
+  expect(joinedAfter(before, [node('a', 'disk'), node('c', 'disk')], ['b'])).toEqual({
+    disk: ['b', 'c', 'a'],
+    api: ['b'],
+  });
+});
+
 it('comes back from the store as it was, and refuses what is not of its making', () => {
   const memory = {
     joined: { disk: ['b'] },

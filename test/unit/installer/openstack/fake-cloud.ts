@@ -633,6 +633,9 @@ export async function startFakeCloud(options: FakeOptions = {}): Promise<FakeClo
       return send(200, { [key]: rows.find(r => r['id'] === id) });
     }
     if (method === 'DELETE') {
+      // Neutron's own ports go with their network.
+      const own = (p: Row) => p['network_id'] === id && p['device_owner'] === 'network:distributed';
+      if (name === 'networks') tables['ports'] = table('ports').filter(p => !own(p));
       if (name === 'networks' && table('ports').some(p => p['network_id'] === id))
         return send(409, { NeutronError: { message: 'ports in use' } });
       return remove(rows, id, send);
