@@ -63,6 +63,8 @@ export async function walkPlan(
 ): Promise<WalkResult> {
   const { events, journal } = deps;
   let plan = planned;
+  /** All of this walk: actions of an earlier one may still be under way when it is planned anew. */
+  const plans = [plan];
   await plan.remember();
   /** Installations go through the journal; what would destroy data without the operator's word does not go at all. */
   const guarded = (all: readonly Planned[]): readonly Planned[] =>
@@ -123,7 +125,7 @@ export async function walkPlan(
     target: node => plan.targets.get(node)!,
     batchOptions: node => ({
       unconfiguredUnits: plan.unconfigured.get(node) ?? [],
-      packages: { sources: deps.packageSources(node) },
+      bad: deps.release.bad_packages,
       timeoutFactor: timeoutFactor(plan, node),
     }),
     mask: plan.secrets.mask,
@@ -136,12 +138,13 @@ export async function walkPlan(
       const refused = fresh.view.findings.filter(f => f.severity === 'refuse');
       if (refused.length > 0) fail('plan-refused', refused.map(f => f.message).join('\n'), { hint: refused[0]!.hint });
       plan = fresh;
+      plans.push(fresh);
       await plan.remember();
       return guarded(fresh.walk);
     },
     held: node => plan.held.get(node),
     signal,
-  });
+  }).finally(() => Promise.all(plans.map(p => p.close())));
   await queue;
   return {
     done: outcome.done,

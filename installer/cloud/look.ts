@@ -68,9 +68,10 @@ export const lookAtState = (
   node: string,
   target: SshTarget,
   placed: readonly Placed[],
+  bad: readonly string[],
   signal?: AbortSignal,
 ): Promise<Looked<Observed>> =>
   answer(async () => {
     const options = { timeoutMs: OBSERVE_TIMEOUT_MS, ...(signal ? { signal } : {}) };
-    return parseObserved(await shell(deps, target, observeScript(placed), options), node, placed);
+    return parseObserved(await shell(deps, target, observeScript(placed, bad), options), node, placed);
   }, signal);

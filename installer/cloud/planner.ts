@@ -25,7 +25,7 @@ import { precheck } from '../model/precheck.js';
 import type { ReleaseData } from '../model/releases.js';
 import type { Templates } from '../model/templates.js';
 import { applyObject, idsOf } from '../objects/apply.js';
-import { diffObjects } from '../objects/diff.js';
+import { diffObjects, leftObjects } from '../objects/diff.js';
 import { observeObjects } from '../objects/observe.js';
 import type { DesiredObjects, ObservedObjects } from '../objects/types.js';
 import { createOpenStackClient, type OpenStackClient } from '../openstack/client.js';
@@ -66,6 +66,8 @@ export interface ReadyPlan {
   /** Units per node that were never started by us: disabled when packages bring them. */
   readonly unconfigured: ReadonlyMap<string, readonly string[]>;
   client(signal?: AbortSignal): OpenStackClient;
+  /** Ends the connections to APIs that walking this plan made. */
+  close(): Promise<void>;
   /** Stores what this plan settles; it is done before anything of the plan is. */
   remember(): Promise<void>;
 }
@@ -99,6 +101,26 @@ function heldBy(findings: readonly PlanProblem[]): Map<string, Problem> {
     if (severity === 'hold' && node !== null && !held.has(node))
       held.set(node, problem('cloud-node-held', `${node}: ${message}`, { hint }));
   return held;
+}
+
+/** What we started and nobody wants any more: nothing stops it unasked, but it is said. */
+function leftBehind(
+  observed: ReadonlyMap<string, Observed>,
+  model: CloudModel,
+  catalogue: Catalogue,
+): readonly PlanProblem[] {
+  return [...observed].flatMap(([node, { left }]) => {
+    if (left.length === 0) return [];
+    const units = left.map(l => l.unit).join(' ');
+    const gone = [...new Set(left.map(l => l.service))].filter(s => !model.services.some(m => m.name === s));
+    const types = gone.flatMap(s => catalogue.services.get(s)?.endpoints?.map(e => e.type) ?? []);
+    return {
+      severity: 'warn' as const,
+      node,
+      message: `It still has ${units}, which the cloud started there and does not want any more.`,
+      hint: `Stop ${left.length === 1 ? 'it' : 'them'} on ${node}: \`systemctl disable --now ${units}\`.${types.length > 0 ? ` The entries in Keystone stay as well: \`openstack service delete ${types.join(' ')}\`.` : ''}`,
+    };
+  });
 }
 
 /** @throws the signal's reason when aborted */
@@ -199,6 +221,7 @@ export async function makePlan(
     client: () => {
       throw new Error('there is no cloud');
     },
+    close: async () => {},
     remember: async () => {},
   });
   const memory = readMemory(await deps.secrets.get(MEMORY));
@@ -245,6 +268,7 @@ export async function makePlan(
     secret: secrets.secret,
     tls: node => nodeTls(pki, model, node),
     template: deps.templates.render,
+    sources: deps.packageSources,
     outside: ['identity:catalog'],
   });
   // Stored before anything is made of them: a key that is on a node and nowhere else would be lost.
@@ -256,6 +280,7 @@ export async function makePlan(
 
   const byNode = groupByNode(desired.placed);
   const observed = new Map<string, Observed>();
+  const bad = [...new Set(deps.release.bad_packages.map(b => b.package))];
   const awake = model.nodes.filter(n => facts.has(n.name));
   await Promise.all(
     awake.map(async node => {
@@ -263,7 +288,8 @@ export async function makePlan(
         observed.set(node.name, nothingObserved(node.name));
         return;
       }
-      const looked = await lookAtState(deps, node.name, targets.get(node.name)!, byNode.get(node.name) ?? [], signal);
+      const target = targets.get(node.name)!;
+      const looked = await lookAtState(deps, node.name, target, byNode.get(node.name) ?? [], bad, signal);
       if (looked.ok) observed.set(node.name, looked.value);
       else away(node.name, node.services.includes('identity') ? 'refuse' : 'hold', looked.problem);
     }),
@@ -279,7 +305,11 @@ export async function makePlan(
           awake.map(n => [
             n.name,
             {
-              packages: Object.fromEntries(observed.get(n.name)?.packages ?? []),
+              packages: Object.fromEntries([
+                ...(observed.get(n.name)?.packages ?? []),
+                ...(observed.get(n.name)?.candidates ?? []),
+              ]),
+              expected: machines.has(n.name),
               ...(n.facts.freeMiB === undefined ? {} : { freeMiB: n.facts.freeMiB }),
             },
           ]),
@@ -287,6 +317,8 @@ export async function makePlan(
       },
     ),
   );
+
+  findings.push(...leftBehind(observed, model, deps.catalogue));
 
   const client = (s?: AbortSignal) =>
     createOpenStackClient({
@@ -328,10 +360,17 @@ export async function makePlan(
     }
   }
   const objectActions = diffObjects(wanted, seen);
+  for (const { object, changes, why } of leftObjects(wanted, seen))
+    findings.push({
+      severity: 'warn',
+      node: null,
+      message: `${object} is not what the site says, and is left as it is: ${changes.map(c => `${c.field} ${JSON.stringify(c.from)}, not ${JSON.stringify(c.to)}`).join(', ')}.`,
+      hint: why,
+    });
   const edges = objectEdges(objectActions, desired.milestones);
   const identity = objectActions.filter(isIdentity).map(a => objectKey(a.id));
   const outside = new Map([['identity:catalog', identity]]);
-  const nodeActions = diffNodes(desired, observed, outside, options.expectations);
+  const nodeActions = diffNodes(desired, observed, outside, secrets.mask, options.expectations);
   const everything = new Set([
     ...nodeActions.map(a => a.action.id),
     ...objectActions.map(a => objectKey(a.id)),
@@ -391,6 +430,11 @@ export async function makePlan(
     held: heldBy(findings),
     unconfigured,
     client,
+    close: async () => {
+      const made = api;
+      api = undefined;
+      await made?.close();
+    },
     remember: async () => {
       // A node that left and comes back gets a certificate of its own, with a new key.
       pki.keepOnly(handed.map(n => n.name));

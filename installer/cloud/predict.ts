@@ -38,9 +38,13 @@ export function expectedFacts(
 export const nothingObserved = (node: string): Observed => ({
   node,
   packages: new Map(),
+  candidates: new Map(),
   units: new Map(),
   paths: new Map(),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map(),
+  stampedMs: new Map(),
+  left: [],
   checks: new Map(),
 });

@@ -33,6 +33,8 @@ export interface BuildInput {
   readonly secret: (name: string, kind?: SecretKind) => string;
   readonly tls: (node: CloudNode) => { ca: string; certificate: string; key: string };
   readonly template: (service: string, path: string, values: Parameters<TemplateOf>[1]) => string;
+  /** Text of sources.list(5) for a node, in place of its own; null: it keeps them. */
+  readonly sources?: (node: string) => string | null;
   /** Milestones that others than resources bring about, such as `identity:catalog`. */
   readonly outside: readonly string[];
 }
@@ -111,6 +113,7 @@ export function buildDesired(input: BuildInput): DesiredState {
         names: [...new Set([...merged.names, ...model.release.archives.map(a => a.keyring.package)])].sort(),
         preseed: [...new Set(merged.preseed)],
         archives: model.release.archives,
+        sources: input.sources?.(node.name) ?? null,
         needs: [],
         provides: [],
       },

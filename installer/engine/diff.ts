@@ -2,10 +2,12 @@
 import { createHash } from 'node:crypto';
 import { createTwoFilesPatch } from 'diff';
 import type { ActionView } from '../../provisioner/core/cloud-service.js';
+import { sourceFiles } from '../model/archives.js';
+import { veil } from '../secrets/veil.js';
 import type { DesiredState, Placed } from './desired.js';
 import { type Observed, stampName, stampOfUnit } from './observe.js';
 
-/** One thing that will be done, as it is shown. Secrets are masked before it leaves the planner. */
+/** One thing that will be done, as it is shown. Secrets are masked: in diffs here, in the rest before it leaves the planner. */
 export type Action = ActionView;
 
 /** An action of a node with what is needed to carry it out. */
@@ -25,12 +27,44 @@ export interface Expectations {
   seconds(id: string): number | undefined;
 }
 
+/** As diff(1) shows it, unified; null: there is none on this side. */
+const patch = (from: string | null, to: string | null, shown: { readonly found: string; readonly wanted: string }) =>
+  createTwoFilesPatch(
+    from === null ? '/dev/null' : `a${from}`,
+    to === null ? '/dev/null' : `b${to}`,
+    shown.found,
+    shown.wanted,
+    '',
+    '',
+    { context: 3 },
+  )
+    .split('\n')
+    .slice(1)
+    .join('\n');
+
 const octal = (mode: number) => mode.toString(8).padStart(4, '0');
+
+/**
+ * A file that a unit may have read with another content than what is wanted. What we started last has read ours; what
+ * was started (or reloaded) since by others has so only where the file is as wanted and was not written after that:
+ * what stood in it before is not known.
+ */
+function readOther(
+  watches: readonly string[],
+  changedMs: number | null,
+  stamp: string,
+  { different, paths, stampedMs }: Observed,
+): string | undefined {
+  const recordedMs = stampedMs.get(stamp);
+  if (changedMs === null || recordedMs === undefined || changedMs <= recordedMs) return undefined;
+  return watches.find(path => different.has(path) || (paths.get(path)?.writtenMs ?? Infinity) > changedMs);
+}
 
 function change(
   p: Placed,
   observed: Observed,
   onNode: readonly Placed[],
+  mask: (text: string) => string,
 ): (Omit<NodeAction, 'action' | 'placed'> & { title: string; reason: string; diff?: string }) | null {
   const r = p.resource;
   switch (r.kind) {
@@ -38,10 +72,28 @@ function change(
       const missing = r.names.filter(n => !observed.packages.has(n));
       if (missing.length === 0) return null;
       const some = missing.slice(0, 6).join(', ');
+      const changed = [...sourceFiles(r.archives, r.sources)].filter(
+        ([path, text]) => (observed.sources.get(path) ?? null) !== text,
+      );
+      const said = changed.map(([path, text]) => `${path} is ${text === null ? 'removed' : 'written'}`);
       return {
         title: `install ${missing.length} packages`,
-        reason: `not installed: ${some}${missing.length > 6 ? ` and ${missing.length - 6} more` : ''}`,
+        reason: [
+          `not installed: ${some}${missing.length > 6 ? ` and ${missing.length - 6} more` : ''}`,
+          ...(said.length > 0 ? [`where they come from changes: ${said.join(', ')}`] : []),
+        ].join('; '),
         missing,
+        ...(changed.length === 0
+          ? {}
+          : {
+              diff: changed
+                .map(([path, text]) => {
+                  // Users of private archives stand in their addresses.
+                  const shown = veil(observed.sources.get(path) ?? '', text ?? '', mask);
+                  return patch(observed.sources.has(path) ? path : null, text === null ? null : path, shown);
+                })
+                .join(''),
+            }),
       };
     }
     case 'directory': {
@@ -58,15 +110,15 @@ function change(
       const other = observed.different.has(r.path) || !found;
       if (other) {
         const old = observed.different.get(r.path) ?? '';
+        const open = (mode: number) => (mode & 0o004) !== 0;
+        const shown =
+          open(r.mode) && (!found || open(found.mode))
+            ? { found: mask(old), wanted: mask(r.content) }
+            : veil(old, r.content, mask);
         return {
           title: `${found ? 'change' : 'create'} ${r.path}`,
           reason: found ? 'its content differs' : 'it does not exist',
-          diff: createTwoFilesPatch(found ? `a${r.path}` : '/dev/null', `b${r.path}`, old, r.content, '', '', {
-            context: 3,
-          })
-            .split('\n')
-            .slice(1)
-            .join('\n'),
+          diff: patch(found ? r.path : null, r.path, shown),
         };
       }
       if (found.mode === r.mode && found.owner === r.owner && found.group === r.group) return null;
@@ -106,6 +158,9 @@ function change(
           verb: r.on,
           stamp,
         };
+      const other = readOther(r.watches, found?.changedMs ?? null, stampName(p.service, r.id), observed);
+      if (other !== undefined)
+        return { title: `${r.on} ${r.unit}`, reason: `it may have read another ${other}`, verb: r.on, stamp };
       if (found?.enabled === 'disabled')
         return { title: `enable ${r.unit}`, reason: 'it would not start at boot', verb: 'enable', stamp };
       return null;
@@ -138,6 +193,16 @@ function expected(p: Placed, missing: number): number {
   return 0;
 }
 
+function interruption({ resource: r }: Placed, verb: NodeAction['verb'], seen: Observed): string | null {
+  if (r.kind === 'command') return r.interrupts;
+  if (r.kind !== 'unit') return null;
+  if (verb === 'restart') return r.interrupts;
+  // Somebody else's, or the distribution's own: what it serves we do not know.
+  return verb === 'mask' && seen.units.get(r.unit)?.active === 'active'
+    ? `${r.unit} runs and is stopped, with all that it serves here.`
+    : null;
+}
+
 /** Keys of what is wanted on nodes that could not be looked at: whether it is in place is not known. */
 export const unseen = (desired: DesiredState, observed: ReadonlyMap<string, Observed>): string[] =>
   desired.placed.filter(p => !observed.has(p.node)).map(p => p.key);
@@ -146,11 +211,13 @@ export const unseen = (desired: DesiredState, observed: ReadonlyMap<string, Obse
  * @param observed by node; nodes that could not be looked at are left out: nothing is planned for them, and what needs
  *   something of theirs names it in its needs
  * @param outside keys of actions that bring about milestones from outside (`@identity:catalog` → ids), in place of it
+ * @param mask puts `<secret NAME>` in place of the cloud's secrets
  */
 export function diffNodes(
   desired: DesiredState,
   observed: ReadonlyMap<string, Observed>,
   outside: ReadonlyMap<string, readonly string[]>,
+  mask: (text: string) => string,
   expectations?: Expectations,
 ): NodeAction[] {
   const byNode = groupByNode(desired.placed);
@@ -159,7 +226,7 @@ export function diffNodes(
     const seen = observed.get(node);
     if (!seen) continue;
     for (const p of placed) {
-      const c = change(p, seen, placed);
+      const c = change(p, seen, placed, mask);
       if (c) changes.set(p.key, { ...c, placed: p });
     }
   }
@@ -178,8 +245,7 @@ export function diffNodes(
         reason,
         needs: needsOf(placed.key),
         destroys: r.kind === 'command' ? r.destroys : null,
-        interrupts:
-          r.kind === 'command' ? r.interrupts : r.kind === 'unit' && rest.verb === 'restart' ? r.interrupts : null,
+        interrupts: interruption(placed, rest.verb, observed.get(placed.node)!),
         expectedSeconds: expectations?.seconds(placed.key) ?? expected(placed, rest.missing?.length ?? 0),
         ...(diff === undefined ? {} : { diff }),
       },

@@ -23,7 +23,7 @@ has 8021q && echo '@module vlan'
 df -m --output=avail /var 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\)$/@free \\1/p'
 echo "@links $(ip -j addr show)"
 echo "@routes $(ip -j -4 route show default)"
-echo "@disks $(lsblk -J -b -d -o PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
+echo "@disks $(lsblk -J -b -o NAME,PATH,SIZE,TYPE,FSTYPE,PTTYPE,MOUNTPOINTS 2>/dev/null | tr -d '\\n')"
 for l in /dev/disk/by-id/* /dev/disk/by-path/*; do [ ! -b "$l" ] || echo "@link $(readlink -f "$l") $l"; done
 echo "@end $(date +%s%3N)"
 exit 0
@@ -36,6 +36,21 @@ interface Link {
   flags?: string[];
   addr_info?: { family: string; local: string; prefixlen: number }[];
 }
+
+/** A device of lsblk(8) with those on it: partitions, logical volumes, arrays. The column NAME makes it a tree. */
+interface BlockDevice {
+  readonly path: string;
+  readonly size: number | string;
+  readonly type: string;
+  readonly fstype: string | null;
+  readonly pttype: string | null;
+  readonly mountpoints?: readonly (string | null)[];
+  readonly children?: readonly BlockDevice[];
+}
+
+/** File systems and swap, also on what lies on it: a disk with partitions is mounted nowhere itself. */
+const isMounted = (d: BlockDevice): boolean =>
+  (d.mountpoints ?? []).some(m => m !== null) || (d.children ?? []).some(isMounted);
 
 /**
  * @param sentMs our clock when the command was sent on a connection that stood; `receivedMs` when its answer was there
@@ -64,16 +79,7 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
   const modules = all('module');
   const routes = json<{ dev?: string; gateway?: string }[]>('routes', []);
   const links = all('link').map(line => line.split(' '));
-  const disks = json<{
-    blockdevices?: {
-      path: string;
-      size: number | string;
-      type: string;
-      fstype: string | null;
-      pttype: string | null;
-      mountpoints?: (string | null)[];
-    }[];
-  }>('disks', {});
+  const disks = json<{ blockdevices?: BlockDevice[] }>('disks', {});
   return {
     hostname: one('hostname'),
     os: { id, version },
@@ -103,8 +109,9 @@ export function parseFacts(output: string, node: string, sentMs: number, receive
       .map(d => ({
         path: d.path,
         bytes: Number(d.size),
-        mounted: (d.mountpoints ?? []).some(m => m !== null),
-        signature: d.fstype ?? d.pttype,
+        mounted: isMounted(d),
+        // A disk that holds others holds something, whatever lsblk calls it.
+        signature: d.fstype ?? d.pttype ?? d.children?.[0]?.type ?? null,
         links: links.flatMap(([target, link]) => (target === d.path && link !== undefined ? [link] : [])),
       })),
     ...(all('free').length > 0 ? { freeMiB: Number(all('free')[0]) } : {}),

@@ -10,7 +10,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import { quote } from '../../provisioner/core/render.js';
-import { ARCHIVES_FILE, archivesText, type ReleaseArchive } from '../model/archives.js';
+import { type ReleaseArchive, SOURCES_FILE, sourceFiles } from '../model/archives.js';
+import type { ReleaseData } from '../model/releases.js';
 import type { PackagesResource } from '../model/resources.js';
 import type { NodeAction } from './diff.js';
 import { STAMPS, stampName } from './observe.js';
@@ -29,15 +30,16 @@ const RESTARTS = 8;
 const JOURNAL_LINES = 15;
 const LOG_LINES = 40;
 
-export interface PackageSource {
-  /** Lines of sources.list(5) that replace the node's own; null: leave them. */
-  readonly sources: string | null;
-}
+/** Packages that must not be installed in some versions. */
+export type BadPackages = readonly Pick<
+  ReleaseData['bad_packages'][number],
+  'package' | 'versions' | 'bug' | 'reason'
+>[];
 
 export interface BatchOptions {
   /** Units of this node that must not run before they are configured: disabled after an installation. */
   readonly unconfiguredUnits: readonly string[];
-  readonly packages: PackageSource;
+  readonly bad: BadPackages;
   /** For slow nodes: all time-outs are multiplied. */
   readonly timeoutFactor: number;
 }
@@ -68,6 +70,21 @@ function heredoc(text: string): string {
   return `<<'${end}'\n${text}${text.endsWith('\n') ? '' : '\n'}${end}`;
 }
 
+/** A signal (`timeout`, a unit that is stopped) ends dash without its trap of EXIT; with these it goes through it. */
+const SIGNALS = `trap 'exit 129' HUP\ntrap 'exit 130' INT\ntrap 'exit 143' TERM\n`;
+
+/** What a program that was killed left behind, though it was ours: it says whose it is by a process. */
+const LEFTOVERS = `for d in /run/halligan/work.*.*; do
+  owner=\${d#/run/halligan/work.}
+  [ ! -d "$d" ] || kill -0 "\${owner%%.*}" 2>/dev/null || rm -rf -- "$d"
+done
+policy=/usr/sbin/policy-rc.d
+if grep -qs '^# halligan' $policy; then
+  owner=$(sed -n 's/^# halligan \\([0-9][0-9]*\\):.*/\\1/p' $policy)
+  [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null || rm -f -- $policy
+fi
+`;
+
 /** The shell program of one action, run by `sh -eu`. */
 function body(a: NodeAction, options: BatchOptions): string {
   const { resource: r, service } = a.placed;
@@ -80,13 +97,17 @@ function body(a: NodeAction, options: BatchOptions): string {
       const base64 = Buffer.from(r.content).toString('base64').replace(/.{76}/g, '$&\n');
       return `p=${sh(r.path)}
 mkdir -p "$(dirname "$p")"
-t=$(mktemp -- "$p.XXXXXX")
+# A killed program may have left the secrets of its copy.
+rm -f -- "$p".halligan-??????
+t=
 trap 'rm -f -- "$t"' EXIT
+t=$(mktemp -- "$p.halligan-XXXXXX")
 base64 -d >"$t" ${heredoc(base64)}
 chown -- ${sh(`${r.owner}:${r.group}`)} "$t"
 chmod ${r.mode.toString(8).padStart(4, '0')} "$t"
+# The time says when units could read another content.
+! cmp -s -- "$t" "$p" || touch -r "$p" -- "$t"
 mv -fT -- "$t" "$p"
-trap - EXIT
 `;
     }
     case 'unit': {
@@ -96,10 +117,17 @@ trap - EXIT
       const reload = `[ "$(systemctl show -p NeedDaemonReload --value -- ${u})" != yes ] || systemctl daemon-reload\n`;
       const own = r.watches.some(w => w.startsWith('/etc/systemd/')) ? 'systemctl daemon-reload\n' : reload;
       const enable = `case $(systemctl show -p UnitFileState --value -- ${u}) in masked|masked-runtime) systemctl unmask --quiet ${u};; esac
-case $(systemctl show -p UnitFileState --value -- ${u}) in disabled|'') systemctl enable --quiet ${u} 2>/dev/null || :;; esac
+case $(systemctl show -p UnitFileState --value -- ${u}) in
+  disabled)
+    systemctl enable --quiet ${u} || { echo ${sh(`${r.unit} could not be enabled: it would not start at boot`)}; exit 1; }
+    [ "$(systemctl show -p UnitFileState --value -- ${u})" != disabled ] || { echo ${sh(`${r.unit} is still disabled`)}; exit 1; };;
+  # Made by a generator, or an instance that nothing asked for yet: not all of them can be.
+  '') systemctl enable --quiet ${u} 2>/dev/null || :;;
+esac
 `;
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
-      if (a.verb === 'enable') return `${own}${enable}${stamp}\n`;
+      // Its stamp says when it was started, which it is not.
+      if (a.verb === 'enable') return `${own}${enable}`;
       const verb = a.verb === 'reload' ? 'reload-or-restart' : a.verb === 'restart' ? 'restart' : 'start';
       const ready = r.ready === null ? '' : waitReady(u, r.ready, options.timeoutFactor * r.timeoutSeconds);
       return `${own}${enable}explain() {
@@ -124,7 +152,7 @@ ${stamp}
       const env = Object.entries(r.env).map(([name, value]) => `${name}=${sh(value)}\nexport ${name}\n`);
       const stamp = a.stamp === undefined ? '' : writeStamp(service, r.id, a.stamp);
       const check = r.check === null ? '' : checkBody(r.check);
-      return `${env.join('')}( set -eu\n${r.apply}\n)\n${check}${stamp}\n`;
+      return `${env.join('')}( set -eu\n${SIGNALS}${r.apply}\n)\n${check}${stamp}\n`;
     }
   }
 }
@@ -165,12 +193,13 @@ if cmp -s "$t" ${path}; then rm -f "$t"; else mv -f "$t" ${path}; stale=1; fi
 /** The node's own sources, or ours in their place, and the archives of the release, whose keyrings the distribution brings. */
 function sourcesBody(archives: readonly ReleaseArchive[], sources: string | null): string {
   const keyrings = new Map(archives.map(a => [a.keyring.file, a.keyring.package]));
+  const files = [...sourceFiles(archives, sources)];
   const own = sources?.split('\n').filter(l => !l.includes('[signed-by='));
-  const first = own === undefined ? '' : sourceFile('/etc/apt/sources.list', own.join('\n'));
-  const replaced = `rm -f ${['debian', 'ubuntu', 'halligan'].map(n => `/etc/apt/sources.list.d/${n}.sources`).join(' ')}\n`;
+  const first = own === undefined ? '' : sourceFile(SOURCES_FILE, own.join('\n'));
+  const gone = files.flatMap(([path, text]) => (text === null ? [path] : []));
   return `stale=
 mkdir -p /etc/apt/sources.list.d
-${sources === null ? '' : replaced}${[...keyrings]
+${gone.length === 0 ? '' : `rm -f ${gone.join(' ')}\n`}${[...keyrings]
   .map(
     ([path, name]) => `if [ ! -s ${path} ]; then
 ${first}apt update && apt install ${sh(name)} || { echo ${sh(`The keyring ${path} could not be installed.`)}; exit 1; }
@@ -178,18 +207,32 @@ stale=1
 fi
 `,
   )
-  .join('')}${
-  sources !== null
-    ? sourceFile('/etc/apt/sources.list', sources)
-    : archives.length > 0
-      ? sourceFile(ARCHIVES_FILE, archivesText(archives))
-      : ''
-}`;
+  .join('')}${files.map(([path, text]) => (text === null ? '' : sourceFile(path, text))).join('')}`;
+}
+
+/** Ends the program before apt brings a version that is known to be bad: the plan could not see it in lists that were old. */
+function refuseBad(names: readonly string[], bad: BadPackages): string {
+  if (bad.length === 0) return '';
+  const pairs = (versions: string) =>
+    versions.split(',').flatMap(part => {
+      const [, operator = '', version = ''] = /^\s*([<>=]+)\s*(\S+)\s*$/.exec(part) ?? [];
+      return [sh(operator), sh(version)];
+    });
+  return `would=$(apt -s install ${names.map(sh).join(' ')} 2>/dev/null | sed -n 's/^Inst \\([^ ]*\\) [^(]*(\\([^ ]*\\) .*/\\1 \\2/p')
+good() {
+  p=$1 why=$2; shift 2
+  v=$(printf '%s\\n' "$would" | while read -r name version; do [ "$name" != "$p" ] || echo "$version"; done | head -n 1)
+  [ -n "$v" ] || return 0
+  while [ $# -gt 0 ]; do dpkg --compare-versions "$v" "$1" "$2" || return 0; shift 2; done
+  echo "$p $v is known to be bad ($why) and was not installed."
+  exit 1
+}
+${bad.map(b => `good ${sh(b.package)} ${sh(`${b.bug}: ${b.reason}`)} ${pairs(b.versions).join(' ')}\n`).join('')}`;
 }
 
 function packagesBody(
   names: readonly string[],
-  { preseed, archives }: Pick<PackagesResource, 'preseed' | 'archives'>,
+  { preseed, archives, sources }: Pick<PackagesResource, 'preseed' | 'archives' | 'sources'>,
   options: BatchOptions,
 ): string {
   return `export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -197,9 +240,9 @@ made='' said=$(mktemp)
 trap 'rm -f -- "$said" $made' EXIT
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ] || grep -q halligan $policy; then
-  printf '#!/bin/sh\\n# halligan: nothing starts before it is configured\\nexit 101\\n' >$policy
-  chmod 755 $policy
   made=$policy
+  printf '#!/bin/sh\\n# halligan %s: nothing starts before it is configured\\nexit 101\\n' $$ >$policy
+  chmod 755 $policy
 fi
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 \\
   -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null; }
@@ -212,9 +255,9 @@ unreached() { sed -n 's/^[EW]: Failed to fetch /The package lists could not be f
 # What a killed installation left half-way; what it cannot do apt says again.
 half() { dpkg --configure -a --force-confdef --force-confold </dev/null >/dev/null || :; }
 half
-${sourcesBody(archives, options.packages.sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
+${sourcesBody(archives, sources)}${preseed.length === 0 ? '' : `debconf-set-selections ${heredoc(preseed.join('\n'))}`}
 if [ -n "$stale" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -720 2>/dev/null | head -n 1)" ]; then lists || { unreached; exit 1; }; fi
-apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
+${refuseBad(names, options.bad)}apt install ${names.map(sh).join(' ')} || { half; lists && apt --fix-broken install && apt install ${names.map(sh).join(' ')}; } || { unreached; exit 1; }
 ${options.unconfiguredUnits.length === 0 ? '' : `for u in ${options.unconfiguredUnits.map(sh).join(' ')}; do systemctl disable --quiet "$u" 2>/dev/null || :; done`}
 `;
 }
@@ -227,7 +270,7 @@ export function batchScript(batch: readonly NodeAction[], options: BatchOptions,
   const parts = batch.map(
     (a, n) => `begin=$(date +%s%3N)
 echo '@@halligan begin ${n}'
-cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${body(a, options)}`)}
+cat >"$w/a" ${heredoc(`umask 022\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${SIGNALS}${body(a, options)}`)}
 timeout --kill-after=10 ${limitSeconds(a, options.timeoutFactor)} sh -eu "$w/a" </dev/null
 code=$?
 [ $code -eq 0 ] || { echo "@@halligan fail ${n} $code"; exit 1; }
@@ -238,8 +281,9 @@ echo "@@halligan ok ${n} $(($(date +%s%3N) - begin))"
 exec 2>&1
 umask 077
 ${niceness === 0 ? '' : `renice -n ${niceness} -p $$ >/dev/null 2>&1 || :\n`}mkdir -p /run/halligan
-w=$(mktemp -d /run/halligan/work.XXXXXX) || exit 70
+${LEFTOVERS}w=
 trap 'rm -rf "$w"' EXIT
+${SIGNALS}w=$(mktemp -d /run/halligan/work.$$.XXXXXX) || exit 70
 ${parts.join('')}exit 0
 `;
 }

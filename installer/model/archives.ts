@@ -23,3 +23,22 @@ Signed-By: ${a.keyring.file}
 `,
     )
     .join('\n')}`;
+
+/** Sources of an installed system, which are replaced where the site says where packages come from. */
+const OWN_SOURCES = ['debian', 'ubuntu'].map(n => `/etc/apt/sources.list.d/${n}.sources`);
+export const SOURCES_FILE = '/etc/apt/sources.list';
+
+/**
+ * Files of apt as they are before packages are installed: path → content, null: removed. What is not named stays.
+ * @param sources text of sources.list(5) in place of the node's own; null: it keeps them
+ */
+export const sourceFiles = (
+  archives: readonly ReleaseArchive[],
+  sources: string | null,
+): ReadonlyMap<string, string | null> =>
+  sources !== null
+    ? new Map([
+        ...[...OWN_SOURCES, ARCHIVES_FILE].map(path => [path, null] as const),
+        [SOURCES_FILE, sources.endsWith('\n') ? sources : `${sources}\n`] as const,
+      ])
+    : new Map(archives.length > 0 ? [[ARCHIVES_FILE, archivesText(archives)]] : []);

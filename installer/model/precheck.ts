@@ -19,12 +19,12 @@ export interface Precheck {
 
 /** What was seen on a node beside its facts; what was not looked at is left out. */
 export interface Seen {
-  /** Versions of packages that are installed, or that would be. */
+  /** Versions of packages that would be there after an installation of what is missing. */
   readonly packages?: Readonly<Record<string, string>>;
+  /** It is not installed yet, and its disks may be wiped when it is. */
+  readonly expected?: boolean;
   /** Free space of the file system of /var, where packages, databases and images go. */
   readonly freeMiB?: number;
-  /** Whether the node reaches its sources of packages, and why not. */
-  readonly mirror?: { readonly url: string; readonly problem: string | null };
 }
 
 /** What a precheck may know beside the model; what is left out is not checked. */
@@ -57,10 +57,10 @@ const LEAST_MTU = 1280;
 
 const YEAR_MS = 365 * 24 * 60 * 60 * 1000;
 
-/** Signatures that our own services leave on a disk that was given to them. */
+/** Signatures that our own services leave on a disk that was given to them; what has another they do not touch. */
 const OURS: Readonly<Record<string, readonly string[]>> = {
   lvm: ['LVM2_member'],
-  ceph: ['ceph_bluestore', 'LVM2_member'],
+  ceph: ['ceph_bluestore'],
   objects: ['xfs'],
 };
 
@@ -78,7 +78,7 @@ export function precheck(model: CloudModel, options: PrecheckOptions = {}): read
     checkSize(node, seen, say);
     checkNetwork(model, node, say);
     checkHypervisor(model, node, say);
-    checkDisks(model, node, say);
+    checkDisks(model, node, seen, say);
     checkSources(options.release ?? { bad_packages: [] }, node, seen, say);
   }
   const { ca } = options;
@@ -259,7 +259,7 @@ function checkHypervisor(model: CloudModel, node: CloudNode, say: Say): void {
     );
 }
 
-function checkDisks(model: CloudModel, node: CloudNode, say: Say): void {
+function checkDisks(model: CloudModel, node: CloudNode, { expected }: Seen, say: Say): void {
   const { volumes, objects } = model.settings;
   const isVolume = node.services.includes('volume-backend');
   const given = [
@@ -293,9 +293,11 @@ function checkDisks(model: CloudModel, node: CloudNode, say: Say): void {
     else if (!ours)
       say(
         node,
-        'warn',
-        `${device.path} is not empty (${disk.signature}), and ${device.setting} gives it away: what is on it is lost.`,
-        'The plan asks before it is wiped; look with `wipefs` what it is.',
+        expected ? 'warn' : 'hold',
+        `${device.path} is not empty (${disk.signature}), but ${device.setting} gives it away: a disk that holds something is not touched.`,
+        expected
+          ? `Name another disk in ${device.setting}; or wipe it (\`wipefs -a ${device.path}\`) once the node is installed, if what is on it may be lost.`
+          : `Name another disk in ${device.setting}; or look what it is (\`wipefs ${device.path}\`), and wipe it by hand (\`wipefs -a ${device.path}\`) if it may be lost.`,
       );
   }
   const paths = given.map(d => d.path);
@@ -304,20 +306,13 @@ function checkDisks(model: CloudModel, node: CloudNode, say: Say): void {
 }
 
 function checkSources(release: Pick<ReleaseData, 'bad_packages'>, node: CloudNode, seen: Seen, say: Say): void {
-  if (seen.mirror && seen.mirror.problem !== null)
-    say(
-      node,
-      'hold',
-      `It does not reach its packages at ${seen.mirror.url}: ${seen.mirror.problem}.`,
-      'Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
-    );
   for (const bad of checkPackages(release, seen.packages ?? {}))
     say(
       node,
-      'refuse',
+      'hold',
       `${bad.package} ${bad.version} is known to be bad (${bad.bug}): ${bad.reason}`,
       bad.good === null
         ? 'Name another release in cloud.release.'
-        : `Let the node's sources offer ${bad.good} or newer, such as the distribution's updates.`,
+        : `Let the node's sources offer ${bad.good} or newer, such as the distribution's updates; where it is installed already, upgrade it.`,
     );
 }

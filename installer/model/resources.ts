@@ -27,6 +27,8 @@ export interface PackagesResource extends Common {
   readonly preseed: readonly string[];
   /** Archives beside those of the distribution; their keyrings come first. */
   readonly archives: readonly ReleaseArchive[];
+  /** Text of sources.list(5) that replaces the node's own when packages are installed; null: it keeps them. */
+  readonly sources: string | null;
 }
 
 /** A whole file; never a patch of one. */
@@ -50,7 +52,7 @@ export interface DirectoryResource extends Common {
   readonly mode: number;
 }
 
-/** A systemd unit. It is restarted when a file that it watches changed since its last start by us, and started when it does not run. */
+/** A systemd unit. It is restarted when a file that it watches changed since its last start by us, or when others started it since and it may have read another one; started when it does not run. */
 export interface UnitResource extends Common {
   readonly kind: 'unit';
   /** With its suffix: `nova-api.service`. */
@@ -115,6 +117,7 @@ export const packages = (
   names,
   preseed: options.preseed ?? [],
   archives: [],
+  sources: null,
   needs: [],
   provides: [],
 });

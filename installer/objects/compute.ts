@@ -13,10 +13,16 @@ const stringFields = (prefix: string, map: unknown): Record<string, FieldValue> 
     ? Object.fromEntries(Object.entries(map).map(([key, value]) => [`${prefix} ${key}`, String(value)]))
     : {};
 
+/** https://docs.openstack.org/api-ref/compute/#update-flavor-description: nothing but the description can be changed. */
+const IMMUTABLE =
+  'Nova changes no flavor. Name another in cloud.flavors; or delete this one (`openstack flavor delete NAME`) and apply: it is made anew with another id, and servers keep the size that they have.';
+
 export const flavor: Kind<'flavor'> = {
   key: d => d.name,
   refers: () => [],
-  replacing: ['vcpus', 'memory_mib', 'disk_gib', 'ephemeral_gib', 'swap_mib', 'public'],
+  left: Object.fromEntries(
+    ['vcpus', 'memory_mib', 'disk_gib', 'ephemeral_gib', 'swap_mib', 'public'].map(f => [f, IMMUTABLE]),
+  ),
   fields: d => ({
     vcpus: d.vcpus,
     memory_mib: d.memoryMiB,

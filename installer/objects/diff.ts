@@ -25,6 +25,24 @@ function changesOf(desired: DesiredObject, observed: ObservedObject | undefined,
     );
 }
 
+/** An object that differs and is left as it is, for it would have to be deleted. */
+export interface LeftObject {
+  readonly object: string;
+  readonly changes: readonly FieldChange[];
+  readonly why: string;
+}
+
+/** What differs and is not touched: the operator's, to judge. Pure. */
+export const leftObjects = (desired: DesiredObjects, observed: ObservedObjects): LeftObject[] =>
+  [...expand(desired).objects].flatMap(([id, object]) => {
+    const { left = {} } = kindOf(object.kind);
+    const there = observed.objects[id];
+    const changes = there
+      ? changesOf(object, there, desired.passwordKey).filter(c => Object.hasOwn(left, c.field))
+      : [];
+    return changes.length === 0 ? [] : [{ object: objectTitle(id), changes, why: left[changes[0]!.field]! }];
+  });
+
 const kindIn = (id: string): ObjectKind => id.slice(0, id.indexOf(':')) as ObjectKind;
 
 export function diffObjects(desired: DesiredObjects, observed: ObservedObjects): ObjectAction[] {
@@ -43,7 +61,9 @@ export function diffObjects(desired: DesiredObjects, observed: ObservedObjects):
     const kind = kindOf(object.kind);
     const there = observed.objects[id];
     for (const extra of there?.duplicates ?? []) actions.push(remove(id, extra, `:${extra}`));
-    const changes = changesOf(object, there, desired.passwordKey);
+    const changes = changesOf(object, there, desired.passwordKey).filter(
+      c => !there || !Object.hasOwn(kind.left ?? {}, c.field),
+    );
     if (there && changes.length === 0) continue;
     const needs = kind.refers(object);
     const base = { id, object: objectTitle(id), changes };

@@ -43,6 +43,8 @@ export interface Kind<K extends ObjectKind> {
   observe(look: Look, wanted: readonly Desired<K>[]): Promise<Map<string, ObservedObject>>;
   /** Fields whose change takes a new object: the old one goes. */
   readonly replacing?: readonly string[];
+  /** Fields that only a new object could have, where the old one is left as it is: why, and what the operator can do. */
+  readonly left?: Readonly<Record<string, string>>;
   /** Fields that cannot be changed, with the reason. */
   readonly fixed?: Readonly<Record<string, string>>;
   /** Fields that are not shown. */

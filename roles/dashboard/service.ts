@@ -73,6 +73,7 @@ function build(ctx: ServiceContext): readonly Resource[] {
 for s in $(ls ${etc}/sites-enabled); do [ "$s" = halligan-dashboard.conf ] || rm -f "${etc}/sites-enabled/$s"; done
 ${configurations.map(c => `[ ! -e ${etc}/conf-enabled/${c}.conf ] || a2disconf -q ${c}\n`).join('')}a2ensite -q halligan-dashboard
 ! systemctl is-active --quiet ${apache} || systemctl restart ${apache}`,
+      interrupts: `Other sites of Apache on ${node.name}, where there are any, are served no longer.`,
     }),
     command({
       name: 'settings-modes',

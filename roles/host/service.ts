@@ -94,6 +94,7 @@ function hardening(): readonly Resource[] {
 sshd -t
 ${says} || { echo 'sshd still takes passwords: /etc/ssh/sshd_config must begin with "Include ${folder}/*.conf".'; exit 1; }
 systemctl try-reload-or-restart ssh.service`,
+      interrupts: 'Who logs in over SSH by password needs a key from then on; sessions that are open stay.',
     }),
   ];
 }

@@ -218,6 +218,7 @@ systemctl stop ${libvirtd}
 systemctl enable --quiet ${tlsSocket}
 systemctl restart ${tlsSocket}`,
       expectedSeconds: 2,
+      interrupts: 'Instances run on; what starts, stops or migrates them on this node just then fails.',
     }),
     unit({
       unit: libvirtd,
@@ -230,6 +231,7 @@ systemctl restart ${tlsSocket}`,
       ],
       ready: `virsh -q -c qemu:///system version && ss -Hltn 'sport = :${MIGRATION_PORT}' | grep -q ${listen}`,
       expectedSeconds: 3,
+      interrupts: 'Instances run on; starting, stopping and migrating them on this node waits for some seconds.',
     }),
   ];
 }

@@ -201,6 +201,7 @@ function build(context: ServiceContext): readonly Resource[] {
       needs: ['network-control:ovn'],
       ready: `[ "$(ovn-appctl --timeout=3 -t ovn-controller connection-status)" = connected ]`,
       expectedSeconds: 3,
+      interrupts: 'Traffic of this node’s instances may stop for some seconds.',
     }),
     ...chassisCompat(context),
     ...metadataAgent(context),

@@ -3,21 +3,17 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { createCloudService } from '../../../../installer/cloud/service.js';
 import { loadRelease } from '../../../../installer/model/releases.js';
 import { command, file } from '../../../../installer/model/resources.js';
-import { openTemplates } from '../../../../installer/model/templates.js';
 import { systemClock } from '../../../../provisioner/core/clock.js';
-import type { HandedNode, RunningCloud } from '../../../../provisioner/core/cloud-host.js';
+import type { RunningCloud } from '../../../../provisioner/core/cloud-host.js';
 import { type ApplyResult, asApplyResult } from '../../../../provisioner/core/cloud-service.js';
-import { createEventFeed } from '../../../../provisioner/core/events.js';
 import type { Executor } from '../../../../provisioner/core/executor/types.js';
 import { createJournal } from '../../../../provisioner/core/journal.js';
-import { silentLog } from '../../../../provisioner/core/log.js';
 import { ProblemError, problem } from '../../../../provisioner/core/problem.js';
-import { createSecretStore } from '../../../../provisioner/core/secrets.js';
 import { openStore, type Store } from '../../../../provisioner/core/store/store.js';
-import { catalogueOf, role, service, settings } from '../model/sample.js';
+import { catalogueOf, role, service } from '../model/sample.js';
+import { factsOf, handed, smallSite } from './small-site.js';
 
 const CATALOGUE = catalogueOf(
   [
@@ -36,21 +32,6 @@ const CATALOGUE = catalogueOf(
 );
 const NODES = ['ctl', 'cmp', 'cmp2'] as const;
 type Name = (typeof NODES)[number];
-
-const factsOf = (name: string, last: number, ahead: number) => `@hostname ${name}
-@os debian 12
-@kernel 6.1.0 x86_64
-@cpus 2
-@memory 16000
-@kvm yes
-@module openvswitch
-@free 50000
-@links [{"ifname":"eth0","address":"52:54:00:00:00:0${last}","mtu":1500,"flags":["UP"],"addr_info":[{"family":"inet","local":"127.0.0.${last}","prefixlen":24}]},{"ifname":"eth1","mtu":1500}]
-@routes []
-@disks {}
-@begin ${Date.now() + ahead}
-@end ${Date.now() + ahead}
-`;
 
 let dir: string;
 let store: Store;
@@ -97,72 +78,50 @@ const executor = (): Executor => {
 };
 
 const start = () => {
-  const release = loadRelease('debian-12-zed')!;
-  const nodes: HandedNode[] = NODES.map((name, i) => ({
-    id: `id-${name}`,
-    name,
-    roles: [name === 'ctl' ? 'controller' : 'compute'],
-    target: { address: `127.0.0.${i + 1}`, user: 'root', hostKey: 'ssh-ed25519 AAAA' },
-    unreachableBecause: null,
-    rolesSetIn: null,
-  }));
-  cloud = createCloudService({
-    siteName: 'berlin',
-    domain: 'cloud',
-    settings: settings({ volumes: { backend: 'none', devices: [] }, dashboard: false }),
-    dataDir: dir,
-    nodes: () => nodes.map(n => (bare.has(n.name as Name) ? { ...n, target: null } : n)),
-    node: name => nodes.find(n => n.name === name) ?? null,
-    setRoles: async () => {},
-    onNode: async (name, state) => void states.set(name, state),
-    executor: executor(),
-    journal: createJournal(store, systemClock),
-    events: createEventFeed(store.db, systemClock),
-    secrets: createSecretStore(store.db, Buffer.alloc(32, 7), systemClock, {}),
-    clock: systemClock,
-    log: silentLog,
-    imageFile: async () => '',
-    packageSources: () => null,
-    catalogue: CATALOGUE,
-    release,
-    templates: openTemplates(dir),
-    machines: {
-      plan: async name =>
-        bare.has(name as Name)
-          ? {
-              title: 'install debian-12 on /dev/vda, layout plain',
-              reason: 'it is available and has no system',
-              refusal: null,
-              destroys: inTheWay,
-              interrupts: null,
-              expectedSeconds: 420,
-              address: `127.0.0.${NODES.indexOf(name as Name) + 1}`,
-              hardware: {
-                architecture: 'x86_64',
-                cpus: 2,
-                memoryMiB: 16_000,
-                kvm: true,
-                kernel: '6.1.0',
-                interfaces: [
-                  {
-                    name: 'mgmt0',
-                    mac: '52:54:00:00:00:01',
-                    mtu: 1500,
-                    addresses: [`127.0.0.${NODES.indexOf(name as Name) + 1}/24`],
-                    gateway: null,
-                  },
-                  { name: 'eth1', mac: '52:54:00:00:01:01', mtu: 1500, addresses: [], gateway: null },
-                ],
-                disks: [],
-              },
-            }
-          : null,
-      prepare: async (name, options) => {
-        await bare.get(name as Name)?.(options);
-        bare.delete(name as Name);
+  const nodes = NODES.map((name, i) => handed(name, i + 1, [name === 'ctl' ? 'controller' : 'compute']));
+  cloud = smallSite(
+    { dir, store, catalogue: CATALOGUE, release: loadRelease('debian-12-zed')!, nodes, executor: executor() },
+    {
+      nodes: () => nodes.map(n => (bare.has(n.name as Name) ? { ...n, target: null } : n)),
+      onNode: async (name, state) => void states.set(name, state),
+      machines: {
+        plan: async name =>
+          bare.has(name as Name)
+            ? {
+                title: 'install debian-12 on /dev/vda, layout plain',
+                reason: 'it is available and has no system',
+                refusal: null,
+                destroys: inTheWay,
+                interrupts: null,
+                expectedSeconds: 420,
+                address: `127.0.0.${NODES.indexOf(name as Name) + 1}`,
+                hardware: {
+                  architecture: 'x86_64',
+                  cpus: 2,
+                  memoryMiB: 16_000,
+                  kvm: true,
+                  kernel: '6.1.0',
+                  interfaces: [
+                    {
+                      name: 'mgmt0',
+                      mac: '52:54:00:00:00:01',
+                      mtu: 1500,
+                      addresses: [`127.0.0.${NODES.indexOf(name as Name) + 1}/24`],
+                      gateway: null,
+                    },
+                    { name: 'eth1', mac: '52:54:00:00:01:01', mtu: 1500, addresses: [], gateway: null },
+                  ],
+                  disks: [],
+                },
+              }
+            : null,
+        prepare: async (name, options) => {
+          await bare.get(name as Name)?.(options);
+          bare.delete(name as Name);
+        },
       },
     },
-  });
+  );
 };
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'halligan-held-'));

@@ -30,6 +30,45 @@ it('measures the clock of a node by one command, however long the login takes', 
   expect(server.seen.filter(line => line.startsWith('exec'))).toHaveLength(1);
 });
 
+it('sees that a disk is in use by what lies on it, and that it holds something', () => {
+  // lsblk of util-linux 2.38: a root disk of partitions, one of LVM with swap, a PV without volumes, an empty one, a CD.
+  const device = (name: string, type: string, more: object) => ({
+    name,
+    path: `/dev/${name}`,
+    size: 1000,
+    type,
+    fstype: null,
+    pttype: null,
+    mountpoints: [null],
+    ...more,
+  });
+  const disks = {
+    blockdevices: [
+      device('sda', 'disk', {
+        pttype: 'gpt',
+        children: [
+          device('sda1', 'part', { fstype: 'vfat', pttype: 'gpt', mountpoints: ['/boot/efi'] }),
+          device('sda2', 'part', { fstype: 'ext4', pttype: 'gpt', mountpoints: ['/'] }),
+        ],
+      }),
+      device('sdb', 'disk', {
+        fstype: 'LVM2_member',
+        children: [device('vg-swap', 'lvm', { path: '/dev/mapper/vg-swap', fstype: 'swap', mountpoints: ['[SWAP]'] })],
+      }),
+      device('sdc', 'disk', { fstype: 'LVM2_member' }),
+      device('sdd', 'disk', {}),
+      device('sr0', 'rom', { fstype: 'iso9660' }),
+    ],
+  };
+  const text = `@hostname n1\n@os debian 12\n@kernel 6.1 x86_64\n@cpus 2\n@memory 1024\n@begin 1\n@end 1\n@link /dev/sdc /dev/disk/by-id/wwn-0x5000\n@disks ${JSON.stringify(disks)}`;
+  expect(parseFacts(text, 'n1', 1, 1).disks).toEqual([
+    { path: '/dev/sda', bytes: 1000, mounted: true, signature: 'gpt', links: [] },
+    { path: '/dev/sdb', bytes: 1000, mounted: true, signature: 'LVM2_member', links: [] },
+    { path: '/dev/sdc', bytes: 1000, mounted: false, signature: 'LVM2_member', links: ['/dev/disk/by-id/wwn-0x5000'] },
+    { path: '/dev/sdd', bytes: 1000, mounted: false, signature: null, links: [] },
+  ]);
+});
+
 it('does not take a slow look for a clock that is ahead', () => {
   const said = (begin: number, end: number) =>
     [

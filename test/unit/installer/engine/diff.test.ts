@@ -23,18 +23,29 @@ const HASH = createHash('sha256').update('v1').digest('hex').slice(0, 32);
 const inPlace = (): Observed => ({
   node: 'n1',
   packages: new Map(),
+  candidates: new Map(),
   units: new Map([
-    ['x.service', { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false }],
+    [
+      'x.service',
+      { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false, changedMs: 200 },
+    ],
   ]),
-  paths: new Map([['/etc/x.conf', { mode: 0o640, owner: 'root', group: 'x', type: 'regular file' }]]),
+  paths: new Map([['/etc/x.conf', { mode: 0o640, owner: 'root', group: 'x', type: 'regular file', writtenMs: 100 }]]),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map([
     [stampName('x', 'unit:x.service'), STAMP],
     [stampName('x', 'command:sync'), HASH],
   ]),
+  // Started at 200, ready and recorded at 300.
+  stampedMs: new Map([[stampName('x', 'unit:x.service'), 300]]),
+  left: [],
   checks: new Map([['n1/x/command:make', 0]]),
 });
-const diff = (seen: Observed, state = STATE) => diffNodes(state, new Map([['n1', seen]]), new Map()).map(a => a.action);
+/** No secrets here. */
+const plain = (text: string) => text;
+const diff = (seen: Observed, state = STATE) =>
+  diffNodes(state, new Map([['n1', seen]]), new Map(), plain).map(a => a.action);
 
 describe('a node that is as it should be', () => {
   it('gets no action', () => {
@@ -56,7 +67,7 @@ describe('a node with nothing on it', () => {
   });
 
   it('is not planned for when it could not be looked at', () => {
-    expect(diffNodes(STATE, new Map(), new Map())).toEqual([]);
+    expect(diffNodes(STATE, new Map(), new Map(), plain)).toEqual([]);
   });
 
   it('is named in the needs of others when it could not be looked at', () => {
@@ -70,9 +81,9 @@ describe('a node with nothing on it', () => {
       ['n1', inPlace()],
       ['n2', nothing('n2')],
     ]);
-    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[]]);
+    expect(diffNodes(state, both, new Map(), plain).map(a => a.action.needs)).toEqual([[]]);
     both.delete('n1');
-    expect(diffNodes(state, both, new Map()).map(a => a.action.needs)).toEqual([[LIST[3]!.key]]);
+    expect(diffNodes(state, both, new Map(), plain).map(a => a.action.needs)).toEqual([[LIST[3]!.key]]);
   });
 });
 
@@ -94,6 +105,46 @@ describe('a changed configuration value', () => {
   it('is not lost when the run was killed between the file and the restart', () => {
     const killed = { ...inPlace(), stamps: seen.stamps };
     expect(diff(killed).map(a => a.title)).toEqual(['restart x.service']);
+  });
+});
+
+describe('a file that was changed by hand', () => {
+  const other = new Map([['/etc/x.conf', '[a]\nb = 2\n']]);
+  const seen = (startedMs: number, writtenMs: number, different: Observed['different']): Observed => {
+    const o = inPlace();
+    return {
+      ...o,
+      different,
+      units: new Map([...o.units].map(([u, v]) => [u, { ...v, changedMs: startedMs }])),
+      paths: new Map([...o.paths].map(([p, v]) => [p, { ...v, writtenMs }])),
+    };
+  };
+  const titles = (o: Observed) => diff(o).map(a => a.title);
+
+  it('is put back without a restart while the unit runs as we started it', () => {
+    expect(titles(seen(200, 400, other))).toEqual(['change /etc/x.conf']);
+  });
+
+  it('restarts what was started with it meanwhile, after it was put back', () => {
+    const actions = diff(seen(500, 400, other));
+    expect(actions.map(a => a.title)).toEqual(['change /etc/x.conf', 'restart x.service']);
+    expect(actions[1]).toMatchObject({
+      reason: 'it may have read another /etc/x.conf',
+      needs: ['n1/x/file:/etc/x.conf'],
+      interrupts: 'X is away.',
+    });
+  });
+
+  it('restarts what was started by others before its last change: that may not have been the first', () => {
+    expect(titles(seen(500, 600, other))).toEqual(['change /etc/x.conf', 'restart x.service']);
+  });
+
+  it('restarts still when it was put back, by a killed run or by hand, but not the unit', () => {
+    expect(titles(seen(500, 600, new Map()))).toEqual(['restart x.service']);
+  });
+
+  it('is no matter when the unit was started anew with what is wanted', () => {
+    expect(titles(seen(500, 400, new Map()))).toEqual([]);
   });
 });
 
@@ -144,6 +195,33 @@ describe('packages, folders and masked units', () => {
     ]);
   });
 
+  it('show what becomes of the sources of packages, and only when packages come from there', () => {
+    const sources = 'deb http://10.99.0.1:7481/packages/debian bookworm main\n';
+    const wanting = desired([placed('n1', 'packages', { ...packages(['a']), sources })]);
+    const own = 'Types: deb\nURIs: http://me:hunter2hunter2@archive.example.net/debian\n';
+    const seen = { ...nothing('n1'), sources: new Map([['/etc/apt/sources.list.d/debian.sources', own]]) };
+    const [action] = diff(seen, wanting);
+    expect(action!.reason).toBe(
+      'not installed: a; where they come from changes: /etc/apt/sources.list.d/debian.sources is removed, /etc/apt/sources.list is written',
+    );
+    expect(action!.diff).toContain('--- a/etc/apt/sources.list.d/debian.sources\n+++ /dev/null');
+    expect(action!.diff).toContain('+deb http://10.99.0.1:7481/packages/debian bookworm main');
+    expect(action!.diff).toContain('archive.example.net');
+    expect(action!.diff).not.toContain('hunter2');
+    const there = { ...nothing('n1'), sources: new Map([['/etc/apt/sources.list', sources]]) };
+    expect(diff(there, wanting)[0]!.reason).toBe('not installed: a');
+    expect(diff({ ...seen, packages: new Map([['a', '1']]) }, wanting)).toEqual([]);
+  });
+
+  it('say that a unit that is masked runs, for it serves somebody', () => {
+    const active = { load: 'loaded', active: 'active', sub: 'running', enabled: 'enabled', reloadNeeded: false };
+    const seen = { ...nothing('n1'), units: new Map([['y.service', { ...active, changedMs: 1 }]]) };
+    expect(diff(seen, state).find(a => a.title === 'mask y.service')?.interrupts).toBe(
+      'y.service runs and is stopped, with all that it serves here.',
+    );
+    expect(diff(nothing('n1'), state).find(a => a.title === 'mask y.service')?.interrupts).toBeNull();
+  });
+
   it('are left alone when they are right', () => {
     const seen: Observed = {
       ...nothing('n1'),
@@ -151,9 +229,12 @@ describe('packages, folders and masked units', () => {
         ['a', '1'],
         ['b', '1'],
       ]),
-      paths: new Map([['/d', { mode: 0o750, owner: 'root', group: 'root', type: 'directory' }]]),
+      paths: new Map([['/d', { mode: 0o750, owner: 'root', group: 'root', type: 'directory', writtenMs: 100 }]]),
       units: new Map([
-        ['y.service', { load: 'masked', active: 'inactive', sub: 'dead', enabled: 'masked', reloadNeeded: false }],
+        [
+          'y.service',
+          { load: 'masked', active: 'inactive', sub: 'dead', enabled: 'masked', reloadNeeded: false, changedMs: 200 },
+        ],
       ]),
     };
     expect(diff(seen, state)).toEqual([]);

@@ -22,9 +22,13 @@ export function desired(list: readonly Placed[]): DesiredState {
 export const nothing = (node: string): Observed => ({
   node,
   packages: new Map(),
+  candidates: new Map(),
   units: new Map(),
   paths: new Map(),
   different: new Map(),
+  sources: new Map(),
   stamps: new Map(),
+  stampedMs: new Map(),
+  left: [],
   checks: new Map(),
 });

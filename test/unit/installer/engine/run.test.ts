@@ -53,7 +53,10 @@ async function realShell(
   // /run/halligan may not be ours.
   writeFileSync(
     script,
-    job.script.replace('mkdir -p /run/halligan\n', '').replace('/run/halligan/work.XXXXXX', join(dir, 'work.XXXXXX')),
+    job.script
+      .replace('mkdir -p /run/halligan\n', '')
+      .replaceAll('/run/halligan/', `${dir}/`)
+      .replaceAll('/usr/sbin/policy-rc.d', join(dir, 'policy-rc.d')),
   );
   const child = spawn('sh', [script], { stdio: ['ignore', 'pipe', 'pipe'] });
   createInterface({ input: child.stdout }).on('line', l => onLine(l, 0));
@@ -68,7 +71,7 @@ function walk(plan: readonly Planned[], extra: Partial<RunDeps> = {}) {
     executor: { detached: realShell, stop: async () => {} },
     clock: systemClock,
     target: node => ({ address: node, user: 'root', hostKey: '' }),
-    batchOptions: () => ({ unconfiguredUnits: [], packages: { sources: null }, timeoutFactor: 1 }),
+    batchOptions: () => ({ unconfiguredUnits: [], bad: [], timeoutFactor: 1 }),
     mask: text => text.replaceAll('hunter2hunter2', '<secret x>'),
     report: r => reports.push(r),
     journaled: (_name, _input, effect) => effect(),

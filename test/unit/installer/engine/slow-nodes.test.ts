@@ -5,7 +5,11 @@ import { FACTS_SCRIPT, parseFacts } from '../../../../installer/engine/facts.js'
 import { batchScript, batchTimeoutMs } from '../../../../installer/engine/script.js';
 import { unit } from '../../../../installer/model/resources.js';
 
-const options = (timeoutFactor: number) => ({ unconfiguredUnits: [], packages: { sources: null }, timeoutFactor });
+const options = (timeoutFactor: number) => ({
+  unconfiguredUnits: [],
+  bad: [],
+  timeoutFactor,
+});
 
 describe('a node whose CPUs are emulated', () => {
   const look = (...more: string[]) =>

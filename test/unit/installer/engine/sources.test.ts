@@ -1,11 +1,13 @@
 /** The sources that packages come from: the program of the engine, run by `sh` on files of a temporary folder. */
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { batchScript } from '../../../../installer/engine/script.js';
-import { packages } from '../../../../installer/model/resources.js';
+import type { Placed } from '../../../../installer/engine/desired.js';
+import type { Action, NodeAction } from '../../../../installer/engine/diff.js';
+import { type BadPackages, batchScript } from '../../../../installer/engine/script.js';
+import { file, packages } from '../../../../installer/model/resources.js';
 import { placed } from './fixture.js';
 
 let dir: string;
@@ -19,13 +21,15 @@ beforeEach(() => {
   writeFileSync(
     join(dir, 'bin/apt-get'),
     `#!/bin/sh
-for word; do case $word in update) what=update;; install) what=install;; pocket-keyring) echo key >${dir}/keyrings/pocket.gpg;; esac; done
+for word; do case $word in -s) cat ${dir}/simulated; exit 0;; update) what=update;; install) what=install;; pocket-keyring) echo key >${dir}/keyrings/pocket.gpg;; esac; done
 echo "$what $word | $(cat ${dir}/etc/apt/sources.list ${dir}/etc/apt/sources.list.d/*.sources 2>/dev/null | grep -c pocket) of pocket" >>${dir}/log
 `,
     { mode: 0o755 },
   );
-  for (const name of ['dpkg', 'systemctl'])
-    writeFileSync(join(dir, 'bin', name), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+  writeFileSync(join(dir, 'bin/systemctl'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+  // Versions are compared by the real one.
+  const dpkg = '#!/bin/sh\n[ "$1" != --compare-versions ] || exec /usr/bin/dpkg "$@"\n';
+  writeFileSync(join(dir, 'bin/dpkg'), dpkg, { mode: 0o755 });
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -36,36 +40,38 @@ const archive = {
   keyring: { file: '/usr/share/keyrings/pocket.gpg', package: 'pocket-keyring' },
 };
 
-function install(sources: string | null): string[] {
-  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive] });
-  const action = {
-    id: p.key,
-    node: 'n1',
-    service: 'packages',
-    kind: 'packages' as const,
-    title: '',
-    reason: '',
-    needs: [],
-    destroys: null,
-    interrupts: null,
-    expectedSeconds: 1,
-  };
-  const script = batchScript([{ action, placed: p }], {
-    unconfiguredUnits: [],
-    timeoutFactor: 1,
-    packages: { sources },
-  })
+const actionOf = (p: Placed): Action => ({
+  id: p.key,
+  node: 'n1',
+  service: p.service,
+  kind: p.resource.kind,
+  title: '',
+  reason: '',
+  needs: [],
+  destroys: null,
+  interrupts: null,
+  expectedSeconds: 1,
+});
+/** The program with this folder in place of the system's. */
+const programOf = (batch: readonly NodeAction[], bad: BadPackages = [], timeoutFactor = 1): string =>
+  batchScript(batch, { unconfiguredUnits: [], timeoutFactor, bad })
     .replaceAll('/etc/apt', `${dir}/etc/apt`)
     .replaceAll('/usr/share/keyrings', `${dir}/keyrings`)
     .replaceAll('/var/lib/apt/lists', `${dir}/lists`)
     .replaceAll('/run/halligan', `${dir}/run`)
     .replaceAll('/usr/sbin/policy-rc.d', `${dir}/sbin/policy-rc.d`)
     .replaceAll('export PATH=', `export PATH=${dir}/bin:`);
+
+function run(sources: string | null, bad: BadPackages = [], timeoutFactor = 1): string {
+  const p = placed('n1', 'packages', { ...packages(['nova-compute']), archives: [archive], sources });
+  const script = programOf([{ action: actionOf(p), placed: p }], bad, timeoutFactor);
   rmSync(join(dir, 'log'), { force: true });
-  const said = execFileSync('sh', ['-c', script], { encoding: 'utf8' });
-  expect(said).toMatch(/@@halligan ok 0/);
-  return readFileSync(join(dir, 'log'), 'utf8').trim().split('\n');
+  return spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout;
 }
+const install = (sources: string | null): string[] => {
+  expect(run(sources)).toMatch(/@@halligan ok 0/);
+  return readFileSync(join(dir, 'log'), 'utf8').trim().split('\n');
+};
 const read = (path: string) => readFileSync(join(dir, path), 'utf8');
 
 it('brings the keyring of an archive before apt hears of the archive, and fetches its lists', () => {
@@ -97,4 +103,62 @@ it('takes them from where the site says instead of the node’s own sources, in 
   expect(read('etc/apt/sources.list').trim().split('\n')).toHaveLength(2);
   expect(existsSync(join(dir, 'etc/apt/sources.list.d/halligan.sources'))).toBe(false);
   expect(existsSync(join(dir, 'etc/apt/sources.list.d/ubuntu.sources'))).toBe(false);
+});
+
+it('installs no version that is known to be bad, also when only the lists that it just fetched tell', () => {
+  const bad = [
+    { package: 'neutron-common', versions: '>= 2:28.0.0~, << 2:28.0.0-0ubuntu1.1', bug: 'LP#2150285', reason: 'No.' },
+  ];
+  const simulated = (version: string) =>
+    writeFileSync(join(dir, 'simulated'), `Inst neutron-common (${version} Ubuntu:26.04/resolute [all])\n`);
+  simulated('2:28.0.0-0ubuntu1');
+  const said = run(null, bad);
+  expect(said).toContain(
+    'neutron-common 2:28.0.0-0ubuntu1 is known to be bad (LP#2150285: No.) and was not installed.',
+  );
+  expect(said).toMatch(/@@halligan fail 0 1/);
+  expect(read('log')).not.toContain('nova-compute');
+  simulated('2:28.0.0-0ubuntu1.1');
+  expect(run(null, bad)).toMatch(/@@halligan ok 0/);
+  expect(read('log')).toContain('install nova-compute');
+});
+
+it('lets nothing of its own behind when it takes too long: services may start again', () => {
+  // It ends with the program that waits for it; what it installs is not configured yet.
+  const hangs = `#!/bin/sh\ncp ${dir}/sbin/policy-rc.d ${dir}/seen\nsleep 30\n`;
+  writeFileSync(join(dir, 'bin/apt-get'), hangs, { mode: 0o755 });
+  expect(run(null, [], 1 / 1800)).toMatch(/@@halligan fail 0 124/);
+  expect(read('seen')).toContain('exit 101');
+  expect(readdirSync(join(dir, 'sbin'))).toEqual([]);
+  expect(readdirSync(join(dir, 'run'))).toEqual([]);
+});
+
+it('takes away what a killed program of ours left, and leaves what one that runs needs', () => {
+  // A process that has ended, and this one.
+  const gone = spawnSync('sh', ['-c', 'echo $$'], { encoding: 'utf8' }).stdout.trim();
+  const policy = (pid: string) => `#!/bin/sh\n# halligan ${pid}: nothing starts before it is configured\nexit 101\n`;
+  const target = join(dir, 'secret.conf');
+  const batch = () => {
+    const [owner, group] = [String(process.getuid!()), String(process.getgid!())];
+    const p = placed('n1', 'x', file({ path: target, content: 'new\n', owner, group }));
+    const said = spawnSync('sh', ['-c', programOf([{ action: actionOf(p), placed: p }])], { encoding: 'utf8' });
+    expect(said.stdout).toMatch(/@@halligan ok 0/);
+  };
+  for (const [pid, left] of [
+    [gone, []],
+    [String(process.pid), ['policy-rc.d']],
+  ] as const) {
+    writeFileSync(join(dir, 'sbin/policy-rc.d'), policy(pid));
+    mkdirSync(join(dir, `run/work.${pid}.abcdef`));
+    writeFileSync(`${target}.halligan-abcdef`, 'secret');
+    batch();
+    expect(readdirSync(join(dir, 'sbin'))).toEqual(left);
+    expect(readdirSync(join(dir, 'run'))).toEqual(left.length === 0 ? [] : [`work.${pid}.abcdef`]);
+    expect(existsSync(`${target}.halligan-abcdef`)).toBe(false);
+    expect(read('secret.conf')).toBe('new\n');
+  }
+  // Somebody else's stays.
+  writeFileSync(join(dir, 'sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n');
+  batch();
+  expect(readdirSync(join(dir, 'sbin'))).toEqual(['policy-rc.d']);
 });

@@ -171,46 +171,27 @@ describe('volumes', () => {
     ]);
   });
 
-  it('warn of a disk that is not empty, but not of their own', () => {
-    const disk = (signature: string | null) =>
-      said({ nodes: one(['volume'], { disks: [{ path: '/dev/sdb', bytes: 1, mounted: false, signature }] }) });
-    expect(disk('ext4')[0]).toMatch(/^warn n1: \/dev\/sdb is not empty \(ext4\)/);
-    expect(disk('LVM2_member')).toEqual([]);
+  it('leave the node out for a disk that is not empty, but not for their own', () => {
+    const disk = (signature: string | null, backend: 'lvm' | 'ceph', expected = false) =>
+      said({
+        nodes: one(['volume'], { disks: [{ path: '/dev/sdb', bytes: 1, mounted: false, signature }] }),
+        settings: { volumes: { backend, devices: [{ path: '/dev/sdb', fileSize: null }] } },
+        input: { seen: { n1: { expected } } },
+      });
+    expect(disk('ext4', 'lvm')).toEqual([
+      'hold n1: /dev/sdb is not empty (ext4), but cloud.volumes.devices gives it away: a disk that holds something is not touched. → Name another disk in cloud.volumes.devices; or look what it is (`wipefs /dev/sdb`), and wipe it by hand (`wipefs -a /dev/sdb`) if it may be lost.',
+    ]);
+    expect(disk('ext4', 'lvm', true)[0]).toMatch(/^warn n1: .*once the node is installed/);
+    expect(disk('LVM2_member', 'lvm')).toEqual([]);
+    // The same as what gives disks to Ceph takes.
+    expect(disk('LVM2_member', 'ceph')[0]).toMatch(/^hold n1: /);
+    expect(disk('ceph_bluestore', 'ceph')).toEqual([]);
   });
 
   it('of objects may be mounted already', () => {
     const nodes = one(['storage'], { disks: [{ path: '/dev/sdb', bytes: 1, mounted: true, signature: 'xfs' }] });
     const objects = { enabled: true, replicas: 2, devices: [{ path: '/dev/sdb', fileSize: null }] };
     expect(said({ nodes, settings: { objects } })).toEqual([]);
-  });
-});
-
-describe('packages', () => {
-  const nodes = one(['network']);
-
-  it('that are not reached leave the node out, with the reason', () => {
-    const mirror = { url: 'http://mirror.example.org/debian', problem: 'connection refused' };
-    expect(said({ nodes, input: { seen: { n1: { mirror } } } })[0]).toBe(
-      'hold n1: It does not reach its packages at http://mirror.example.org/debian: connection refused. → Set cloud.packages to proxy, so that it gets them through this server, or to a mirror that it reaches.',
-    );
-    expect(said({ nodes, input: { seen: { n1: { mirror: { ...mirror, problem: null } } } } })).toEqual([]);
-  });
-
-  it('that are known to be bad are refused with their bug and the version that is good', () => {
-    const bad = {
-      package: 'neutron-common',
-      versions: '<< 2:28.0.0-0ubuntu1.1',
-      bug: 'LP#2150285',
-      reason: 'No networks.',
-    };
-    const input = (version: string) => ({
-      release: { bad_packages: [bad] },
-      seen: { n1: { packages: { 'neutron-common': version } } },
-    });
-    expect(said({ nodes, input: input('2:28.0.0-0ubuntu1') })[0]).toBe(
-      "refuse n1: neutron-common 2:28.0.0-0ubuntu1 is known to be bad (LP#2150285): No networks. → Let the node's sources offer 2:28.0.0-0ubuntu1.1 or newer, such as the distribution's updates.",
-    );
-    expect(said({ nodes, input: input('2:28.0.0-0ubuntu1.1') })).toEqual([]);
   });
 });
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { applyObject, idsOf } from '../../../../installer/objects/apply.js';
-import { diffObjects } from '../../../../installer/objects/diff.js';
+import { diffObjects, leftObjects } from '../../../../installer/objects/diff.js';
 import { PASSWORD_ATTRIBUTE, passwordMark } from '../../../../installer/objects/identity.js';
 import { observeObjects } from '../../../../installer/objects/observe.js';
 import type {
@@ -150,14 +150,27 @@ describe('the difference', () => {
     ]);
   });
 
-  it('replaces a flavor whose size differs: the old one goes first', () => {
-    const desired = want([{ kind: 'flavor', name: 'm1', vcpus: 2, memoryMiB: 512, diskGiB: 1 }]);
-    const fields = { vcpus: 1, memory_mib: 512, disk_gib: 1, ephemeral_gib: 0, swap_mib: 0, public: true };
-    const actions = diffObjects(desired, { objects: { 'flavor:m1': { id: 'f1', fields } }, ids: {} });
-    expect(actions.map(a => [a.id, a.kind, a.needs])).toEqual([
-      ['delete:flavor:m1', 'delete', []],
-      ['flavor:m1', 'create', ['delete:flavor:m1']],
+  it('deletes no flavor whose size differs: it says so, and sets what can be set', () => {
+    const desired = want([
+      { kind: 'flavor', name: 'm1', vcpus: 2, memoryMiB: 512, diskGiB: 1, extraSpecs: { 'hw:x': 'y' } },
     ]);
+    const fields = { vcpus: 1, memory_mib: 512, disk_gib: 1, ephemeral_gib: 0, swap_mib: 0, public: true };
+    const seen = (more: Record<string, string>) => ({
+      objects: { 'flavor:m1': { id: 'f1', fields: { ...fields, ...more } } },
+      ids: {},
+    });
+    expect(diffObjects(desired, seen({ 'spec hw:x': 'y' }))).toEqual([]);
+    expect(diffObjects(desired, seen({})).map(a => [a.id, a.kind, a.changes.map(c => c.field)])).toEqual([
+      ['flavor:m1', 'update', ['spec hw:x']],
+    ]);
+    expect(leftObjects(desired, seen({}))).toEqual([
+      {
+        object: 'flavor m1',
+        changes: [{ field: 'vcpus', from: 1, to: 2 }],
+        why: expect.stringContaining('openstack flavor delete'),
+      },
+    ]);
+    expect(leftObjects(desired, { objects: {}, ids: {} })).toEqual([]);
   });
 
   it('says what cannot be changed in place of trying', () => {
