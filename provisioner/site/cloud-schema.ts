@@ -45,7 +45,7 @@ const devices = (whose: string, example: string) =>
       maxItems: 64,
       default: [],
       examples: [[{ path: example }]],
-      description: `Disks of ${whose}, the same on each of them. The plan names what it would destroy and asks.`,
+      description: `Disks of ${whose}, the same on each of them. The plan asks before it takes one, and a disk that holds anything of others is refused: wipe it first.`,
     },
   );
 
