@@ -5,7 +5,7 @@ import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { FeedProvider } from './live/context.js';
 import { startFeed } from './live/feed.js';
-import { Empty, Failed, Loading } from './parts/parts.js';
+import { Empty, Failed, Loading, Page } from './parts/parts.js';
 import { queryClient, readAnew, refresher } from './queries.js';
 import { Overview } from './screens/overview.js';
 import { Shell } from './shell.js';
@@ -14,7 +14,11 @@ import { isSort, type Sort } from './view/sort.js';
 
 const root = createRootRoute({
   component: Shell,
-  notFoundComponent: () => <Empty title="There is no such page." />,
+  notFoundComponent: () => (
+    <Page title="No such page">
+      <Empty title="There is no page at this address." />
+    </Page>
+  ),
   errorComponent: ({ error }) => <Failed error={error} />,
 });
 const text = (value: unknown): string | undefined => (value === undefined ? undefined : String(value));

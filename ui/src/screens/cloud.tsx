@@ -102,7 +102,7 @@ function Services() {
       {catalogue.isPending ? <Loading what="the services" /> : null}
       {catalogue.isError ? <Failed error={catalogue.error} again={() => void catalogue.refetch()} /> : null}
       {catalogue.data ? (
-        <div className="scroll" tabIndex={0} role="region" aria-label="Services">
+        <div className="scroll" tabIndex={0} role="region" aria-label="Table of services">
           <table>
             <thead>
               <tr>

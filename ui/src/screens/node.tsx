@@ -213,7 +213,7 @@ function Hardware({ node }: { node: NodeView }) {
       </section>
       <section aria-labelledby="disks">
         <h2 id="disks">Disks</h2>
-        <div className="scroll" tabIndex={0} role="region" aria-label="Disks">
+        <div className="scroll" tabIndex={0} role="region" aria-label="Table of disks">
           <table>
             <thead>
               <tr>
@@ -243,7 +243,7 @@ function Hardware({ node }: { node: NodeView }) {
       </section>
       <section aria-labelledby="network">
         <h2 id="network">Network</h2>
-        <div className="scroll" tabIndex={0} role="region" aria-label="Network">
+        <div className="scroll" tabIndex={0} role="region" aria-label="Table of interfaces">
           <table>
             <thead>
               <tr>

@@ -81,7 +81,11 @@ function Table({ nodes }: { nodes: readonly NodeView[] }) {
       const { target } = event;
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
       if (target instanceof HTMLElement && target.closest('input:not([type=checkbox]), select, textarea')) {
-        if (event.key === 'Escape' || event.key === 'Enter') target.blur();
+        if (event.key === 'Escape' || event.key === 'Enter') {
+          // Escape would empty the field.
+          event.preventDefault();
+          target.blur();
+        }
         return;
       }
       const last = rows.length - 1;

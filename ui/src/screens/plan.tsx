@@ -8,7 +8,7 @@ import { api, asProblem, type PlanView } from '../api.js';
 import { Act, Empty, Failed, Loading, Page, Time, TypeToConfirm } from '../parts/parts.js';
 import { planQuery } from '../queries.js';
 import { diffLines } from '../view/diff.js';
-import { plain } from '../view/format.js';
+import { count, plain } from '../view/format.js';
 
 const SIGN_WORD: Readonly<Record<Sign, string>> = {
   '+': 'adds',
@@ -123,7 +123,7 @@ function Review({ plan }: { plan: PlanView }) {
           }
           onClick={() => apply.mutate()}
         >
-          {`Apply ${plan.actions.length} actions`}
+          {`Apply ${count(plan.actions.length, 'action')}`}
         </Act>
       </p>
       {[...new Set(nodes)].map(name => {

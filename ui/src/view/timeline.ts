@@ -45,7 +45,7 @@ export function timeline(why: Why): Moment[] {
       }),
     ),
     ...why.events
-      .filter(e => e.type !== 'node.state')
+      .filter(e => e.type !== 'node.state' && e.type !== 'node.added')
       .map(
         (e): Moment => ({
           key: `event ${e.id}`,
