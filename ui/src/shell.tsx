@@ -1,19 +1,10 @@
 /** The frame of every page: where to go, how live it is, the palette and the keys. */
 import { Link, Outlet, useNavigate } from '@tanstack/react-router';
-import { lazy, Suspense, useEffect, useState } from 'react';
+import { useEffect, useState } from 'react';
 import { LiveIndicator } from './live/context.js';
+import { Palette } from './parts/palette.js';
 import { Dialog } from './parts/parts.js';
-
-const Palette = lazy(() => import('./parts/palette.js').then(m => ({ default: m.Palette })));
-
-export const PLACES = [
-  { to: '/', title: 'Overview', key: 'h' },
-  { to: '/nodes', title: 'Nodes', key: 'n' },
-  { to: '/plan', title: 'Plan', key: 'p' },
-  { to: '/rollouts', title: 'Rollouts', key: 'r' },
-  { to: '/cloud', title: 'Cloud', key: 'c' },
-  { to: '/events', title: 'Events', key: 'e' },
-] as const;
+import { PLACES } from './places.js';
 
 const KEYS: readonly (readonly [string, string])[] = [
   ['Ctrl K', 'palette: go to a page, a node, a MAC, a serial, an address'],
@@ -132,11 +123,7 @@ export function Shell() {
       <main id="main" tabIndex={-1}>
         <Outlet />
       </main>
-      {open === 'palette' ? (
-        <Suspense fallback={null}>
-          <Palette onClose={() => setOpen(null)} />
-        </Suspense>
-      ) : null}
+      {open === 'palette' ? <Palette onClose={() => setOpen(null)} /> : null}
       {open === 'keys' ? (
         <Dialog title="Keys" onClose={() => setOpen(null)}>
           <dl className="facts">

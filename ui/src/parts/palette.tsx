@@ -2,8 +2,8 @@
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
+import { PLACES } from '../places.js';
 import { nodesQuery } from '../queries.js';
-import { PLACES } from '../shell.js';
 import { plain } from '../view/format.js';
 import { hitsOf } from '../view/palette.js';
 import { Dialog } from './parts.js';
@@ -25,7 +25,7 @@ export function Palette({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Go to" onClose={onClose}>
       <input
-        autoFocus
+        data-first
         role="combobox"
         aria-label="A page, or a node by name, MAC, serial or address"
         aria-expanded="true"
