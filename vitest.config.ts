@@ -18,7 +18,6 @@ export default defineConfig({
         test: {
           ...common,
           name: 'ui',
-          retry: 1,
           include: ['test/ui/**/*.test.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,

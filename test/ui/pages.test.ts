@@ -147,7 +147,7 @@ describe('the keyboard', () => {
     await page.waitForURL('**/nodes');
     await page.getByRole('link', { name: 'n02' }).waitFor();
     await page.keyboard.press('/');
-    await page.keyboard.type('state:available n0');
+    await page.keyboard.type('state:available name:n02,n03');
     await page.waitForURL(/q=state/);
     await page.keyboard.press('Escape');
     await page.keyboard.press('j');
