@@ -13,6 +13,17 @@ export default defineConfig({
       // Pure decisions and loopback sockets; needs no root, no packages beyond npm's.
       // A second look for what a busy machine made too slow: a defect fails twice.
       { test: { ...common, name: 'unit', retry: 1, include: ['test/unit/**/*.test.ts'] } },
+      // A real browser on the real server, on loopback; needs root (the server answers DHCP) and `.ci/setup.sh lab`.
+      {
+        test: {
+          ...common,
+          name: 'ui',
+          include: ['test/ui/**/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
       // Real DHCP clients, real firmware, real installs in network namespaces; needs root and `.ci/setup.sh lab`.
       {
         test: {

@@ -77,4 +77,12 @@ if [ "$(cat dist/.sources 2>/dev/null)" != "$sources" ]; then
   npx --no-install tsc -p tsconfig.json </dev/null || die 'the sources do not compile; the messages are above.'
   printf '%s\n' "$sources" >dist/.sources
 fi
+
+# 4. The UI: it takes types and pure functions of the program, too
+pages=$(find ui provisioner package-lock.json -type f ! -path '*/node_modules/*' -exec sha256sum {} + | sort | sha256sum | cut -d' ' -f1)
+if [ "$(cat dist/.web 2>/dev/null)" != "$pages" ]; then
+  say 'building the UI'
+  npm run -s build:ui </dev/null || die 'the UI does not build; the messages are above.'
+  printf '%s\n' "$pages" >dist/.web
+fi
 say "ready ($level)"

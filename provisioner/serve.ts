@@ -12,6 +12,7 @@ import { startApi } from './api/start.js';
 import { readLoaders } from './boot/loaders.js';
 import { startBootPlane } from './boot/plane.js';
 import { createConsoles } from './console/consoles.js';
+import { readPages } from './core/api/pages.js';
 import { backup, DATABASE_FILE } from './core/backup.js';
 import type { Clock } from './core/clock.js';
 import type { CloudHalf, HandedNode, RunningCloud } from './core/cloud-host.js';
@@ -54,6 +55,8 @@ import { sayPlace } from './site/source.js';
 import { loaderRoute } from './tftp/routes.js';
 import { startTftp } from './tftp/server.js';
 
+/** What `npm run build` makes of ui/, beside the compiled program. */
+const WEB = join(import.meta.dirname, '../web');
 const EVENTS_KEPT = 200_000;
 const TRIM_MS = 10 * 60_000;
 /** A node that does not answer for so long while it is at work may have lost its power. */
@@ -333,6 +336,9 @@ export async function startServer({
       listening.push(`${name}: ${message}`);
     };
     const socketPath = socketOf(site);
+    const pages = readPages(WEB);
+    if (pages === null)
+      log.warn({ dir: WEB }, 'the UI was not built: run `npm run build`; the API and the command line work without it');
     const leases = async (): Promise<Lease[]> =>
       (await store.db.selectFrom('lease').selectAll().orderBy('ip').execute()).map(l => ({
         ip: l.ip,
@@ -349,6 +355,7 @@ export async function startServer({
         port: site.api.port,
         socketPath,
         version,
+        pages,
         clock,
         log,
         nodes: service,

@@ -1,5 +1,6 @@
 /** Starts the operators' side: `/api/v1` on loopback and on a root-only Unix socket. */
 
+import type { Pages } from '../core/api/pages.js';
 import type { Api } from '../core/api/server.js';
 import { createApiServer } from '../core/api/server.js';
 import { type Clock, systemClock } from '../core/clock.js';
@@ -14,6 +15,8 @@ export interface StartApiOptions extends ApiServices {
   readonly port: number;
   readonly socketPath: string | null;
   readonly version: string;
+  /** The built UI; null: none is served. */
+  readonly pages?: Pages | null;
   readonly clock?: Clock;
   readonly log?: Log;
   /** Silence after which a heartbeat goes out on event streams. */
@@ -28,8 +31,17 @@ export interface ApiHandle {
 
 /** @throws ProblemError port-in-use, capability-missing, interface-missing */
 export async function startApi(options: StartApiOptions): Promise<ApiHandle> {
-  const { listen, port, socketPath, version, clock = systemClock, log = silentLog, heartbeatMs } = options;
-  const server = await createApiServer({ title: 'Halligan', version, log, listen, port, socketPath });
+  const {
+    listen,
+    port,
+    socketPath,
+    version,
+    pages = null,
+    clock = systemClock,
+    log = silentLog,
+    heartbeatMs,
+  } = options;
+  const server = await createApiServer({ title: 'Halligan', version, log, listen, port, socketPath, pages });
   await server.api.register(
     async scope => {
       addRoutes(scope as unknown as Api, {

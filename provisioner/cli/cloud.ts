@@ -19,6 +19,7 @@ import {
   planSummary,
   type VerifyReport,
 } from '../core/cloud-service.js';
+import { planSentence, verifySentence } from '../core/cloud-words.js';
 import type { FeedEvent } from '../core/events.js';
 import type { Run } from '../core/journal.js';
 import { EXIT, type ExitCode, fail, PROBLEMS, type Problem, ProblemError } from '../core/problem.js';
@@ -28,13 +29,11 @@ import {
   checkLine,
   credentialsText,
   openrc,
-  planSentence,
   planText,
   progressWidths,
   resultText,
   roleText,
   securitySentence,
-  verifySentence,
 } from './cloud-view.js';
 import { type Context, collect, command, parseCount, parseDuration, usage, withFormat } from './context.js';
 import type { CliDeps } from './deps.js';

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { sleep } from '../core/clock.js';
 import { EXIT, type ExitCode, fail, PROBLEMS, type Problem } from '../core/problem.js';
+import { reachedAt, readFilter } from '../node/filter.js';
 import { isFailure, isWorking, type NodeAction, stateLabel } from '../node/lifecycle.js';
 import { planAction } from '../node/plan.js';
 import type { ActionParams, NodeView, Why } from '../node/service.js';
@@ -37,8 +38,6 @@ const stateColour = (n: NodeView): Colour | null =>
         ? 'green'
         : null;
 
-const addressOf = (n: NodeView) => n.status.os?.address ?? n.spec.address ?? n.status.address ?? n.status.ram?.address;
-
 const flags = (n: NodeView) =>
   [n.overdue ? 'overdue' : '', n.maintenance === null ? '' : 'maintenance'].filter(Boolean).join(', ');
 
@@ -47,7 +46,7 @@ const columns = (nowMs: number): Column<NodeView>[] => [
   { title: 'STATE', cell: n => n.label + (flags(n) ? ` (${flags(n)})` : ''), colour: stateColour },
   { title: 'FOR', cell: n => age(nowMs - n.stateSinceMs) },
   { title: 'POWER', cell: n => n.status.power?.state },
-  { title: 'ADDRESS', cell: addressOf },
+  { title: 'ADDRESS', cell: reachedAt },
   { title: 'MAC', cell: n => n.macs[0] },
   { title: 'IMAGE', cell: n => n.status.os?.image },
   { title: 'SERIAL', cell: n => n.serial, wide: true },
@@ -63,14 +62,18 @@ export function addNodeCommands(program: Command, deps: CliDeps): void {
   const about = 'name, MAC, serial number, or an unambiguous prefix of one';
 
   withFormat(node.command('list').description('list nodes'))
+    .argument('[filter...]', 'terms that must all hold: state:failed "ram>=64" rack:B2 -power:on, or a part of a name')
     .option('--state <state>', 'only nodes in this state')
     .option('-w, --watch', 'print again and again until Ctrl-C')
     .action(
-      command(deps, async (context, options: { state?: string; watch?: boolean }) => {
+      command(deps, async (context, terms: string[], options: { state?: string; watch?: boolean }) => {
+        const filter = readFilter(
+          [...terms, ...(options.state === undefined ? [] : [`state:${options.state}`])].join(' '),
+        );
+        if (!filter.ok) return usage(filter.sentence);
         const draw = async () => {
           const { nodes } = await context.api().json<{ nodes: NodeView[] }>('GET', '/nodes');
-          const rows = options.state === undefined ? nodes : nodes.filter(n => n.state === options.state);
-          return render(rows, {
+          return render(nodes.filter(filter.matches), {
             format: context.format,
             colour: context.colour,
             columns: columns(deps.clock.nowMs()),
@@ -483,7 +486,7 @@ function describeNode(n: NodeView, nowMs: number): string {
     ['Next', n.failure?.hint],
     ['Maintenance', n.maintenance],
     ['Possible now', n.actions.join(', ')],
-    ['Address', addressOf(n)],
+    ['Address', reachedAt(n)],
     ['MACs', n.macs.join(', ')],
     ['Serial', n.serial],
     ['UUID', n.uuid],

@@ -64,6 +64,7 @@ function readSource(path: string): Source {
   return { path, text, bare: bare(text), imports };
 }
 
+const pages = [...filesBelow('ui', '.ts'), ...filesBelow('ui', '.tsx')].sort().map(readSource);
 const sources = ['provisioner', 'installer', 'bench', 'roles', 'templates']
   .flatMap(folder => filesBelow(folder, '.ts'))
   .map(readSource);
@@ -141,6 +142,78 @@ describe('layers', () => {
           .map(i => `${s.path} imports ${i}`),
       ),
     ).toEqual([]);
+  });
+});
+
+/** Pure files of the program that the pages run, too; of all others they take types alone. */
+const SHARED_WITH_PAGES = [
+  'provisioner/core/cloud-service.js',
+  'provisioner/core/cloud-words.js',
+  'provisioner/node/filter.js',
+  'provisioner/node/lifecycle.js',
+  'provisioner/node/plan.js',
+];
+
+describe('the pages', () => {
+  const codeOf = (s: Source): string[] =>
+    [...s.text.matchAll(/^(?:import|export)\s+(?!type\b)([^;]*?)\s*from\s*'([^']+)'/gms)]
+      // `import { type A, type B }` is erased as a whole.
+      .filter(m => !/^\{\s*(type \w+,?\s*)+\}$/.test(m[1]!))
+      .map(m => m[2]!);
+  const fromRoot = (path: string, target: string) =>
+    target.startsWith('.')
+      ? relative(ROOT, resolve(ROOT, dirname(path), target))
+          .split(sep)
+          .join('/')
+      : target;
+
+  it('run of the program only the listed pure files, and those import nothing that a browser lacks', () => {
+    expect(pages.length).toBeGreaterThan(20);
+    const used = pages.flatMap(s =>
+      codeOf(s)
+        .map(target => fromRoot(s.path, target))
+        .filter(target => /^(provisioner|installer|roles)\//.test(target)),
+    );
+    expect([...new Set(used)].sort()).toEqual(SHARED_WITH_PAGES);
+    for (const shared of SHARED_WITH_PAGES) {
+      const source = sources.find(s => s.path === shared.replace(/js$/, 'ts'))!;
+      const own = codeOf(source).map(target => fromRoot(source.path, target));
+      expect(
+        own.filter(target => !SHARED_WITH_PAGES.includes(target)),
+        `${shared} is run in browsers`,
+      ).toEqual([]);
+    }
+  });
+
+  it('use nothing of Node.js, and no way to make code or markup of text', () => {
+    const wrong = pages
+      .filter(s => s.path.startsWith('ui/src/'))
+      .flatMap(s =>
+        s.imports.filter(i => /^(fs|path|crypto|os|child_process|net|http)(\/|$)/.test(i)).map(i => `${s.path}: ${i}`),
+      );
+    expect(wrong).toEqual([]);
+    expect(
+      hits(
+        /dangerouslySetInnerHTML|\binnerHTML\b|\bouterHTML\b|insertAdjacentHTML|document\.write|\beval\(|new Function\(/,
+        undefined,
+        pages,
+      ),
+    ).toEqual([]);
+  });
+
+  it('keep view/ and the feed’s reducer free of the browser: they are tested without one', () => {
+    const pure = pages.filter(s => s.path.startsWith('ui/src/view/') || /live\/(reducer|sse)\.ts$/.test(s.path));
+    expect(pure.length).toBeGreaterThan(8);
+    expect(hits(/\b(document|window|localStorage|navigator|fetch)\b[.(]/, undefined, pure)).toEqual([]);
+    expect(pure.flatMap(s => s.imports.filter(i => /^(react|@tanstack)/.test(i)).map(i => `${s.path}: ${i}`))).toEqual(
+      [],
+    );
+  });
+
+  it('are imported by nothing that is compiled for the server', () => {
+    expect(sources.flatMap(s => s.imports.filter(i => i.startsWith('ui/')).map(i => `${s.path} imports ${i}`))).toEqual(
+      [],
+    );
   });
 });
 

@@ -18,6 +18,7 @@ import Fastify, {
 import type { Log } from '../log.js';
 import { PROBLEMS, type Problem, ProblemError, problem } from '../problem.js';
 import { createAjv, explain, fieldName } from '../schema/explain.js';
+import { type Pages, pageFor, sendPage } from './pages.js';
 
 export type Api = FastifyInstance<
   RawServerDefault,
@@ -44,6 +45,8 @@ export interface ApiServerOptions {
   readonly port: number;
   /** Null: no Unix socket. */
   readonly socketPath: string | null;
+  /** The built UI; null: none is served. */
+  readonly pages: Pages | null;
 }
 
 export interface ApiServer {
@@ -113,12 +116,14 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     if (reply.raw.headersSent) return reply.raw.destroy();
     return reply.code(PROBLEMS[p.code].http).type('application/json').send(p);
   });
-  api.setNotFoundHandler((request, reply) =>
-    reply
+  api.setNotFoundHandler((request, reply) => {
+    const page = options.pages === null ? undefined : pageFor(options.pages, request.method, request.url);
+    if (page) return sendPage(request, reply, page);
+    return reply
       .code(404)
       .type('application/json')
-      .send(problem('route-unknown', `There is no ${request.method} ${request.url.split('?')[0]?.slice(0, 200)}.`)),
-  );
+      .send(problem('route-unknown', `There is no ${request.method} ${request.url.split('?')[0]?.slice(0, 200)}.`));
+  });
 
   api.addHook('onRequest', async (request, reply) => {
     reply.headers({

@@ -2,8 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { openrc, planSentence, planText, resultText, signOf } from '../../../provisioner/cli/cloud-view.js';
+import { openrc, planText, resultText } from '../../../provisioner/cli/cloud-view.js';
 import type { CloudService } from '../../../provisioner/core/cloud-service.js';
+import { planSentence, signOf } from '../../../provisioner/core/cloud-words.js';
 import { PROBLEMS } from '../../../provisioner/core/problem.js';
 import {
   ACTIONS,
