@@ -228,7 +228,7 @@ export const dhcp: Step<VerifyContext> = {
   title: 'Guests get their address by DHCP',
   needs: ['servers'],
   expectedSeconds: 15,
-  timeoutSeconds: 240,
+  timeoutSeconds: 120,
   hint: 'Is the guest running (`openstack console log show`)? If it asks in vain: ovn-controller on its compute, or Neutron’s DHCP agent, does not answer.',
   run: async (context, control) => {
     const leases = await Promise.all(made(context, 'servers').map(server => untilLeased(context, control, server)));
