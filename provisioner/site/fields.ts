@@ -47,3 +47,18 @@ export const object = <P extends TProperties>(properties: P, description: string
 /** A group that may be left out: its fields then have their defaults. */
 export const group = <P extends TProperties>(properties: P, description: string): TObject<P> =>
   Type.Object(properties, { additionalProperties: false, description, default: {} });
+
+/** How the NICs of a bond share their work. */
+export const bondMode = oneOf(['active-backup', '802.3ad', 'balance-xor'], {
+  default: 'active-backup',
+  description: 'Mode of the bond; 802.3ad needs the switch to speak LACP.',
+});
+
+/** A tag on another interface of the same list. */
+export const taggedVlan = object(
+  {
+    id: Type.Integer({ minimum: 1, maximum: 4094, examples: [100], description: 'VLAN tag.' }),
+    link: text('Name of the interface it runs on, from this same list.', 'bond0', 15),
+  },
+  'A tagged VLAN.',
+);

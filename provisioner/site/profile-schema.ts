@@ -2,7 +2,7 @@
 import { type Static, Type } from 'typebox';
 import { ROLE_NAMES } from '../core/cloud-settings.js';
 import { RoleName } from './cloud-schema.js';
-import { hostName, ipv4, object, oneOf, secretRef, text, userData } from './fields.js';
+import { bondMode, hostName, ipv4, object, oneOf, secretRef, taggedVlan, text, userData } from './fields.js';
 
 const glob = (description: string, example: string) =>
   Type.String({
@@ -200,23 +200,12 @@ export const LayoutInterfaceSchema = object(
       object(
         {
           nics: Type.Array(NicChoiceSchema, { minItems: 1, maxItems: 8, description: 'The NICs of the bond.' }),
-          mode: oneOf(['active-backup', '802.3ad', 'balance-xor'], {
-            default: 'active-backup',
-            description: 'Mode of the bond; 802.3ad needs the switch to speak LACP.',
-          }),
+          mode: bondMode,
         },
         'Several NICs as one.',
       ),
     ),
-    vlan: Type.Optional(
-      object(
-        {
-          id: Type.Integer({ minimum: 1, maximum: 4094, examples: [100], description: 'VLAN tag.' }),
-          link: text('Name of the interface it runs on, from this same list.', 'bond0', 15),
-        },
-        'A tagged VLAN.',
-      ),
-    ),
+    vlan: Type.Optional(taggedVlan),
     dhcp: Type.Boolean({ default: false, description: 'Ask for an address by DHCP.' }),
     first_address: Type.Optional(
       Type.String({

@@ -8,7 +8,21 @@
 import { type Static, Type } from 'typebox';
 import { ROLE_NAMES } from '../core/cloud-settings.js';
 import { CloudSchema, PackagesSchema, RoleName } from './cloud-schema.js';
-import { group, hostName, ipv4, mac, object, oneOf, secretRef, sshKey, subnet, text, userData } from './fields.js';
+import {
+  bondMode,
+  group,
+  hostName,
+  ipv4,
+  mac,
+  object,
+  oneOf,
+  secretRef,
+  sshKey,
+  subnet,
+  taggedVlan,
+  text,
+  userData,
+} from './fields.js';
 import { SITE_VERSION } from './migrate.js';
 import { networkLayoutsField, profilesField, racksField } from './profile-schema.js';
 
@@ -186,23 +200,12 @@ export const InterfaceSchema = object(
             examples: [['52:54:00:99:00:01', '52:54:00:99:00:02']],
             description: 'The NICs of the bond.',
           }),
-          mode: oneOf(['active-backup', '802.3ad', 'balance-xor'], {
-            default: 'active-backup',
-            description: 'Mode of the bond; 802.3ad needs the switch to speak LACP.',
-          }),
+          mode: bondMode,
         },
         'Several NICs as one.',
       ),
     ),
-    vlan: Type.Optional(
-      object(
-        {
-          id: Type.Integer({ minimum: 1, maximum: 4094, examples: [100], description: 'VLAN tag.' }),
-          link: text('Name of the interface it runs on, from this same list.', 'bond0', 15),
-        },
-        'A tagged VLAN.',
-      ),
-    ),
+    vlan: Type.Optional(taggedVlan),
     dhcp: Type.Boolean({ default: false, description: 'Ask for an address by DHCP.' }),
     addresses: Type.Array(
       Type.String({

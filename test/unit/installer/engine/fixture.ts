@@ -1,5 +1,4 @@
 import type { DesiredState, Placed } from '../../../../installer/engine/desired.js';
-import type { Observed } from '../../../../installer/engine/observe.js';
 import type { Resource } from '../../../../installer/model/resources.js';
 
 export const placed = (node: string, service: string, resource: Resource): Placed => ({
@@ -19,16 +18,4 @@ export function desired(list: readonly Placed[]): DesiredState {
   return { model: {} as DesiredState['model'], placed: list, before, milestones: new Map() };
 }
 
-export const nothing = (node: string): Observed => ({
-  node,
-  packages: new Map(),
-  candidates: new Map(),
-  units: new Map(),
-  paths: new Map(),
-  different: new Map(),
-  sources: new Map(),
-  stamps: new Map(),
-  stampedMs: new Map(),
-  left: [],
-  checks: new Map(),
-});
+export { nothingObserved as nothing } from '../../../../installer/cloud/predict.js';
